@@ -1,0 +1,88 @@
+"""One NumPyro program, every way to its posterior, one honest answer."""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from bayes.errors import (
+    BayesError,
+    ConvergenceWarning,
+    DataError,
+    DataWarning,
+    FileError,
+    InitError,
+    ModelError,
+    NoDrawsError,
+    SettingsError,
+    ShapeError,
+    UnsupportedModelError,
+)
+
+if TYPE_CHECKING:
+    from bayes.criticism import compare
+    from bayes.data import Data
+    from bayes.diagnostics.checks import Check, Diagnostics
+    from bayes.fit import fit
+    from bayes.gallery import gallery
+    from bayes.inference.hmc import HMC
+    from bayes.inference.nuts import NUTS
+    from bayes.method import Method
+    from bayes.model import Model
+    from bayes.posterior import Posterior, load
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "HMC",
+    "NUTS",
+    "BayesError",
+    "Check",
+    "ConvergenceWarning",
+    "Data",
+    "DataError",
+    "DataWarning",
+    "Diagnostics",
+    "FileError",
+    "InitError",
+    "Method",
+    "Model",
+    "ModelError",
+    "NoDrawsError",
+    "Posterior",
+    "SettingsError",
+    "ShapeError",
+    "UnsupportedModelError",
+    "compare",
+    "fit",
+    "gallery",
+    "load",
+]
+
+# Loaded at first use, so that importing bayes costs no more than its parts that are used.
+_HOMES = {
+    "HMC": "bayes.inference.hmc",
+    "NUTS": "bayes.inference.nuts",
+    "Check": "bayes.diagnostics.checks",
+    "Data": "bayes.data",
+    "Diagnostics": "bayes.diagnostics.checks",
+    "Method": "bayes.method",
+    "Model": "bayes.model",
+    "Posterior": "bayes.posterior",
+    "compare": "bayes.criticism",
+    "fit": "bayes.fit",
+    "gallery": "bayes.gallery",
+    "load": "bayes.posterior",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'bayes' has no attribute '{name}'")
+    value = getattr(importlib.import_module(_HOMES[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted([*__all__, "__version__"])

@@ -1,0 +1,230 @@
+"""The command line: fit a model's file, look at a saved posterior, list the methods."""
+
+from __future__ import annotations
+
+import ast
+import contextlib
+import dataclasses
+import json
+import pathlib
+import sys
+import warnings
+from collections.abc import Iterator
+from typing import Annotated, Any
+
+import typer
+
+from bayes.errors import BayesError, ConvergenceWarning, DataError, ModelError, SettingsError
+
+__all__ = ["main"]
+
+NOT_OK, WRONG_INPUT, INTERRUPTED = 3, 2, 130
+
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    help="Bayesian inference for NumPyro programs, with a verdict on every posterior.",
+)
+
+_EXAMPLES = """
+Examples:
+
+  bayes fit models/eight_schools.py --save schools.zarr
+
+  bayes fit my_model.py --data table.csv --method nuts --set draws=2000 --set target_accept=0.95
+
+  bayes summary schools.zarr
+
+Exit codes: 0 the posterior passed its checks, 3 it did not, 2 wrong input, 130 interrupted.
+"""
+
+
+@contextlib.contextmanager
+def _plain_errors() -> Iterator[None]:
+    """Errors of ours and of the file system as one line on stderr."""
+    try:
+        yield
+    except (BayesError, OSError, MemoryError) as error:
+        typer.echo(f"bayes: {type(error).__name__}: {error}", err=True)
+        raise typer.Exit(WRONG_INPUT) from error
+    except KeyboardInterrupt as error:
+        typer.echo("bayes: interrupted", err=True)
+        raise typer.Exit(INTERRUPTED) from error
+
+
+@app.command(epilog=_EXAMPLES)
+def fit(
+    file: Annotated[
+        pathlib.Path, typer.Argument(help="Python file with `model` and, without --data, `data()`.")
+    ],
+    data: Annotated[
+        pathlib.Path | None, typer.Option(help="Table or arguments: .csv, .json or .parquet.")
+    ] = None,
+    method: Annotated[str, typer.Option(help="Name of a method; see `bayes methods`.")] = "nuts",
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="A setting of the method, option=value; may be repeated."),
+    ] = None,
+    seed: Annotated[int, typer.Option(help="All randomness comes from it.")] = 0,
+    reparam: Annotated[
+        str | None, typer.Option(help="'auto' non-centres sites with latent parents.")
+    ] = None,
+    budget: Annotated[float | None, typer.Option(help="Seconds after which to stop.")] = None,
+    checkpoint: Annotated[
+        pathlib.Path | None, typer.Option(help="Folder to write to and to resume from.")
+    ] = None,
+    save: Annotated[pathlib.Path | None, typer.Option(help="Where to save the posterior.")] = None,
+    progress: Annotated[bool | None, typer.Option(help="Show a progress line.")] = None,
+) -> None:
+    """Fit the model in FILE and print its summary and verdict."""
+    with _plain_errors():
+        model, table = _read_model(file, data, reparam)
+        chosen = _configure(method, settings or [])
+        import bayes
+
+        with warnings.catch_warnings():
+            # The verdict is printed below.
+            warnings.simplefilter("ignore", ConvergenceWarning)
+            warnings.showwarning = _show_warning
+            posterior = bayes.fit(
+                model, table, chosen, seed=seed, budget=budget,
+                checkpoint=checkpoint, progress=progress,
+            )
+        typer.echo(_table(posterior))
+        typer.echo(f"\n{posterior.diagnostics}")
+        seconds = posterior.method.seconds
+        typer.echo(f"\n{posterior.method} ({seconds:.1f} s)")
+        if save is not None:
+            posterior.save(save)
+            typer.echo(f"saved to {save}")
+    if posterior.diagnostics.interrupted == "keyboard":
+        raise typer.Exit(INTERRUPTED)
+    if not posterior.diagnostics.ok:
+        raise typer.Exit(NOT_OK)
+
+
+@app.command(epilog="Example:\n\n  bayes summary schools.zarr")
+def summary(
+    posterior: Annotated[pathlib.Path, typer.Argument(help="A saved posterior.")],
+    rows: Annotated[int, typer.Option(help="Most rows to print; 0 for all.")] = 60,
+) -> None:
+    """Print the summary and the verdict of a saved posterior."""
+    with _plain_errors():
+        from bayes.posterior import load
+
+        loaded = load(posterior)
+        typer.echo(_table(loaded, rows))
+        typer.echo(f"\n{loaded.diagnostics}")
+    if not loaded.diagnostics.ok:
+        raise typer.Exit(NOT_OK)
+
+
+@app.command(epilog="Example:\n\n  bayes methods")
+def methods() -> None:
+    """List the methods, and the settings that --set takes."""
+    from bayes.method import describe
+    from bayes.method import methods as all_methods
+
+    for name, cls in all_methods().items():
+        title = (cls.__doc__ or "").strip().splitlines()[0]
+        typer.echo(f"{name}: {title}")
+        for field in dataclasses.fields(cls):
+            typer.echo(f"  {field.name}={describe(field.default)}")
+
+
+def _table(posterior: Any, rows: int = 60) -> str:
+    import pandas as pd
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        table = posterior.summary()
+    cut = len(table) - rows if rows and len(table) > rows else 0
+    with pd.option_context("display.width", 120, "display.max_columns", 20):
+        text = (table.head(rows) if cut else table).to_string()
+    return text + (f"\n... and {cut} more rows" if cut else "")
+
+
+def _show_warning(message: Any, *_: Any, **__: Any) -> None:
+    typer.echo(f"bayes: warning: {message}", err=True)
+
+
+def _read_model(
+    file: pathlib.Path, data: pathlib.Path | None, reparam: str | None
+) -> tuple[Any, Any]:
+    from bayes.gallery import Entry, load_file
+
+    if file.suffix != ".py" or not file.is_file():
+        raise ModelError(f"{file} is not a Python file that exists")
+    sys.path.insert(0, str(file.resolve().parent))
+    try:
+        module = load_file(file)
+    except Exception as error:
+        raise ModelError(f"{file} cannot be imported: {type(error).__name__}: {error}") from error
+    if not callable(getattr(module, "model", None)):
+        raise ModelError(f"{file} defines no function `model`")
+    entry = Entry(file.stem, module)
+    model = entry.model if reparam is None else entry.model.replace(reparam=reparam)
+    if data is not None:
+        return model, _read_data(data)
+    if not callable(getattr(module, "data", None)):
+        raise DataError(f"{file} defines no function `data`; pass --data")
+    return model, entry.data()
+
+
+def _read_data(path: pathlib.Path) -> Any:
+    """A table or a JSON object of arguments; columns of strings are categories."""
+    import pandas as pd
+
+    if not path.is_file():
+        raise DataError(f"{path} does not exist")
+    try:
+        if path.suffix == ".json":
+            values = json.loads(path.read_text())
+            if not isinstance(values, dict):
+                raise DataError(f"{path} must hold a JSON object of arguments by name")
+            return values
+        if path.suffix == ".csv":
+            frame = pd.read_csv(path)
+        elif path.suffix == ".parquet":
+            frame = pd.read_parquet(path)
+        else:
+            raise DataError(f"{path}: data are .csv, .json or .parquet")
+    except (ValueError, ImportError) as error:
+        if isinstance(error, BayesError):
+            raise
+        raise DataError(f"{path} cannot be read: {error}") from error
+    strings = frame.select_dtypes(include=["object", "string"]).columns
+    return frame.astype({name: "category" for name in strings})
+
+
+def _configure(name: str, settings: list[str]) -> Any:
+    """The method of a name with settings; values are Python literals, else strings."""
+    from bayes.method import method_by_name
+
+    if name == "auto" and not settings:
+        return name
+    method = method_by_name("nuts" if name == "auto" else name)
+    known = {f.name for f in dataclasses.fields(method)}
+    values: dict[str, Any] = {}
+    for setting in settings:
+        option, equals, text = setting.partition("=")
+        if not equals or option not in known:
+            raise SettingsError(
+                f"--set {setting}: expected option=value with an option of {name}: "
+                f"{', '.join(sorted(known))}"
+            )
+        try:
+            values[option] = ast.literal_eval(text)
+        except (ValueError, SyntaxError):
+            values[option] = text
+    try:
+        return dataclasses.replace(method, **values)
+    except TypeError as error:
+        raise SettingsError(f"--set: {error}") from error
+
+
+def main() -> None:
+    """Run the command line."""
+    app()

@@ -1,0 +1,1 @@
+"""Diagnostics: the verdict on a posterior."""

@@ -1,0 +1,260 @@
+"""The verdict: checks of a posterior's draws, each with a threshold and what to do."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from bayes.diagnostics.convergence import Convergence, constant_elements, convergence
+
+__all__ = ["Check", "Diagnostics", "diagnose"]
+
+RHAT, ESS, BFMI = 1.01, 400, 0.3
+SATURATED_SHARE = 0.05
+
+
+@dataclasses.dataclass(frozen=True)
+class Check:
+    """One check.
+
+    Parameters
+    ----------
+    name : str
+        What is checked.
+    value : float
+        What was found; NaN where it could not be assessed.
+    threshold : float
+        Where it would fail.
+    passed : bool
+        Whether it passed.
+    advice : str
+        What the finding means and what to do next; may be given for a pass, too.
+    """
+
+    name: str
+    value: float
+    threshold: float
+    passed: bool
+    advice: str = ""
+
+    def __str__(self) -> str:
+        mark = "pass" if self.passed else "FAIL"
+        line = f"{mark}  {self.name:<12} {self.value:.4g} (threshold {self.threshold:g})"
+        return f"{line}  {self.advice}" if self.advice else line
+
+
+@dataclasses.dataclass(frozen=True)
+class Diagnostics:
+    """The verdict on a posterior.
+
+    Parameters
+    ----------
+    checks : tuple of Check
+        In order of weight.
+    interrupted : str or None
+        ``"keyboard"`` or ``"budget"`` where the run was stopped before it was done.
+    notes : tuple of str
+        What else is worth knowing.
+    """
+
+    checks: tuple[Check, ...]
+    interrupted: str | None = None
+    notes: tuple[str, ...] = ()
+
+    @property
+    def ok(self) -> bool:
+        """Whether every check passed."""
+        return all(check.passed for check in self.checks)
+
+    @property
+    def failed(self) -> tuple[Check, ...]:
+        """The checks that did not pass."""
+        return tuple(check for check in self.checks if not check.passed)
+
+    def __getitem__(self, name: str) -> Check:
+        for check in self.checks:
+            if check.name == name:
+                return check
+        raise KeyError(f"no check '{name}'; there are {', '.join(c.name for c in self.checks)}")
+
+    @property
+    def verdict(self) -> str:
+        """One paragraph in words."""
+        cut = f" (stopped early: {self.interrupted})" if self.interrupted else ""
+        if self.ok:
+            return f"ok: all {len(self.checks)} checks passed{cut}"
+        reasons = "; ".join(f"{c.name} {c.value:.4g}: {c.advice}" for c in self.failed)
+        return f"not ok{cut}: {reasons}"
+
+    def __str__(self) -> str:
+        lines = [self.verdict, *(f"  {check}" for check in self.checks)]
+        return "\n".join([*lines, *(f"  note  {note}" for note in self.notes)])
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON values."""
+        return {
+            "checks": [dataclasses.asdict(c) for c in self.checks],
+            "interrupted": self.interrupted,
+            "notes": list(self.notes),
+        }
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Diagnostics:
+        """Back from JSON values."""
+        checks = tuple(Check(**c) for c in values["checks"])
+        return cls(checks, values["interrupted"], tuple(values["notes"]))
+
+
+def diagnose(
+    tree: xr.DataTree,
+    info: Mapping[str, Any],
+    *,
+    interrupted: str | None = None,
+    centred: tuple[str, ...] = (),
+) -> Diagnostics:
+    """Judge the draws of a Markov chain method.
+
+    Parameters
+    ----------
+    tree : xarray.DataTree
+        Groups posterior and sample_stats.
+    info : mapping
+        What the method found out: restarts, starts, non_finite, frozen.
+    interrupted : str, optional
+        Why the run was stopped early.
+    centred : tuple of str
+        Centred sites that ``reparam="auto"`` would non-centre.
+
+    Returns
+    -------
+    Diagnostics
+    """
+    posterior = tree["posterior"].to_dataset()
+    stats = tree["sample_stats"].to_dataset()
+    chains = posterior.sizes["chain"]
+    lp = stats["lp"].values if "lp" in stats else None
+    found = convergence(posterior, lp)
+    checks = [_chains(chains), _finite(info), *_convergence_checks(found, chains, centred)]
+    if lp is not None and chains > 1:
+        checks.append(_agreement(posterior, lp, found))
+    checks += _dynamics(stats, info, centred)
+    if info.get("frozen"):
+        names = ", ".join(info["frozen"])
+        checks.append(
+            Check("data", 0.0, 0.0, False, f"observed {names} has no variance: its scale goes to 0")
+        )
+    notes = list(info.get("notes", ()))
+    skipped = sum(constant_elements(v.values).sum() for v in posterior.data_vars.values())
+    if skipped:
+        notes.append(f"{skipped} elements are constant by construction and are not assessed")
+    return Diagnostics(tuple(checks), interrupted, tuple(notes))
+
+
+def _chains(chains: int) -> Check:
+    advice = "" if chains > 1 else "convergence is not assessable from one chain: run 4"
+    return Check("chains", float(chains), 2.0, chains > 1, advice)
+
+
+def _finite(info: Mapping[str, Any]) -> Check:
+    bad = int(info.get("non_finite", 0))
+    advice = "" if not bad else "draws overflow: the posterior may be improper; give it proper priors"
+    return Check("finite", float(bad), 0.0, bad == 0, advice)
+
+
+def _convergence_checks(
+    found: Convergence, chains: int, centred: tuple[str, ...]
+) -> list[Check]:
+    few = f"{found.draws} draws a chain are too few: take more"
+    sites = f"; or reparam='auto' ({', '.join(centred)})" if centred else ""
+    checks = []
+    if chains > 1:
+        value, worst = found.worst_rhat
+        passed = bool(np.isfinite(value) and value < RHAT)
+        advice = ""
+        if not passed:
+            reason = few if not np.isfinite(value) else "chains have not mixed"
+            advice = f"{reason} (worst: {worst}); run longer{sites}"
+        checks.append(Check("rhat", value, RHAT, passed, advice))
+    for name, (value, worst) in (("ess_bulk", found.worst_bulk), ("ess_tail", found.worst_tail)):
+        passed = bool(np.isfinite(value) and value >= ESS)
+        advice = ""
+        if not passed and np.isfinite(value) and value > 0:
+            factor = int(np.ceil(1.2 * ESS / value))
+            advice = f"too few effective draws (worst: {worst}); about {factor} x as many{sites}"
+        elif not passed:
+            advice = few
+        checks.append(Check(name, value, float(ESS), passed, advice))
+    return checks
+
+
+def _agreement(posterior: xr.Dataset, lp: np.ndarray, found: Convergence) -> Check:
+    """Whether one chain sits apart from the others, named where it does."""
+    from bayes.diagnostics.convergence import chain_apart
+
+    chain, value = chain_apart(posterior, lp, found)
+    if chain is None:
+        return Check("stuck_chains", 0.0, 0.0, True)
+    shift = float(lp[chain].mean() - np.delete(lp, chain, axis=0).mean())
+    return Check(
+        "stuck_chains",
+        1.0,
+        0.0,
+        False,
+        f"chain {chain} sits apart from the others at {value} (mean log density {shift:+.1f}): "
+        "another mode, or stuck; check for multimodality, better starts (init_strategy=)",
+    )
+
+
+def _dynamics(
+    stats: xr.Dataset, info: Mapping[str, Any], centred: tuple[str, ...]
+) -> list[Check]:
+    checks = []
+    funnel = (
+        f"non-centre {', '.join(centred)} with reparam='auto'"
+        if centred
+        else "raise target_accept (0.99), or reparametrise"
+    )
+    if "diverging" in stats:
+        diverging = stats["diverging"].values
+        count = int(diverging.sum())
+        advice = ""
+        if count:
+            advice = f"{count} divergent transitions: draws may miss a region; {funnel}"
+            advice += _nan_hint(info)
+        checks.append(Check("divergences", float(count), 0.0, count == 0, advice))
+    if "energy" in stats and stats.sizes["draw"] > 3:
+        energy = stats["energy"].values
+        with np.errstate(all="ignore"):
+            bfmi = np.square(np.diff(energy, axis=1)).mean(axis=1) / energy.var(axis=1)
+        value = float(np.min(bfmi))
+        passed = bool(value >= BFMI)
+        advice = "" if passed else f"energy mixes slowly (E-BFMI): heavy tails or a funnel; {funnel}"
+        checks.append(Check("ebfmi", value, BFMI, passed, advice))
+    deepest = info.get("max_tree_depth", 0)
+    if deepest and "tree_depth" in stats:
+        share = float((stats["tree_depth"].values >= deepest).mean())
+        passed = share <= SATURATED_SHARE
+        advice = (
+            ""
+            if passed
+            else "trajectories are cut short: scales or correlations the metric has not learned; "
+            "longer warmup, metric='dense', or rescale the parameters"
+        )
+        checks.append(Check("tree_depth", share, SATURATED_SHARE, passed, advice))
+    return checks
+
+
+def _nan_hint(info: Mapping[str, Any]) -> str:
+    starts = info.get("starts", {})
+    if starts.get("nan_gradient"):
+        return (
+            "; the gradient is NaN where the log density is finite: a jnp.where with an invalid "
+            "branch does this"
+        )
+    if starts.get("nan"):
+        return f"; the log density is NaN at {starts['nan']} of {starts['candidates']} starts"
+    return ""

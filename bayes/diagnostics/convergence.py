@@ -1,0 +1,158 @@
+"""R-hat and effective sample sizes of every element, and chains that sit apart."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+
+import numpy as np
+import xarray as xr
+from jaxtyping import Float
+
+__all__ = ["Convergence", "chain_apart", "constant_elements", "convergence"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Convergence:
+    """Convergence of all elements of all sites.
+
+    Parameters
+    ----------
+    names : list of str
+        Name of every assessed element, such as ``theta[3]``.
+    values : array of shape (chain, draw, element)
+        The assessed draws.
+    rhat, bulk, tail : array of shape (element,)
+        Rank-normalised split R-hat, bulk and tail effective sample size (Vehtari et al. 2021).
+    """
+
+    names: list[str]
+    values: Float[np.ndarray, "chain draw element"]
+    rhat: np.ndarray
+    bulk: np.ndarray
+    tail: np.ndarray
+
+    @property
+    def draws(self) -> int:
+        """Draws a chain."""
+        return self.values.shape[1]
+
+    @property
+    def worst_rhat(self) -> tuple[float, str]:
+        """Largest R-hat and whose it is; NaN counts as worst."""
+        return self._worst(self.rhat, largest=True)
+
+    @property
+    def worst_bulk(self) -> tuple[float, str]:
+        """Smallest bulk effective sample size and whose it is."""
+        return self._worst(self.bulk, largest=False)
+
+    @property
+    def worst_tail(self) -> tuple[float, str]:
+        """Smallest tail effective sample size and whose it is."""
+        return self._worst(self.tail, largest=False)
+
+    def _worst(self, values: np.ndarray, *, largest: bool) -> tuple[float, str]:
+        if not len(values):
+            return float("nan"), "nothing"
+        order = np.where(np.isnan(values), np.inf if largest else -np.inf, values)
+        place = int(order.argmax() if largest else order.argmin())
+        return float(values[place]), self.names[place]
+
+
+def constant_elements(values: np.ndarray) -> np.ndarray:
+    """Elements with one and the same value in all chains: constant by construction.
+
+    A chain that does not move while others have other values is not among them.
+    """
+    flat = values.reshape(*values.shape[:2], -1)
+    return np.all(flat == flat[:1, :1], axis=(0, 1)) & (flat.shape[0] * flat.shape[1] > 1)
+
+
+def convergence(posterior: xr.Dataset, lp: np.ndarray | None) -> Convergence:
+    """Assess every element of a posterior, and its log density.
+
+    Parameters
+    ----------
+    posterior : xarray.Dataset
+        Variables of dims (chain, draw, ...).
+    lp : array of shape (chain, draw), optional
+        Log density, which shows chains in different modes.
+
+    Returns
+    -------
+    Convergence
+    """
+    from arviz_stats.base import array_stats
+
+    names: list[str] = []
+    blocks: list[np.ndarray] = []
+    for name, variable in posterior.data_vars.items():
+        values = variable.transpose("chain", "draw", ...).values
+        shape = values.shape[2:]
+        kept = ~constant_elements(values)
+        labels = [
+            f"{name}[{','.join(map(str, index))}]" if index else str(name)
+            for index in itertools.product(*map(range, shape))
+        ]
+        names += [label for label, keep in zip(labels, kept, strict=True) if keep]
+        blocks.append(values.reshape(*values.shape[:2], -1)[..., kept])
+    if lp is not None:
+        names.append("log density")
+        blocks.append(lp[..., None])
+    values = np.concatenate(blocks, axis=2).astype(float)
+    empty = np.full(values.shape[2], np.nan)
+    if values.shape[1] < 4:
+        return Convergence(names, values, empty, empty, empty)
+    with np.errstate(all="ignore"):
+        axes = {"chain_axis": 0, "draw_axis": 1}
+        rhat = empty if values.shape[0] < 2 else array_stats.rhat(values, **axes)
+        bulk = array_stats.ess(values, method="bulk", **axes)
+        tail = array_stats.ess(values, method="tail", prob=(0.05, 0.95), **axes)
+    # A chain that does not move is stuck, however smooth the others are.
+    still = np.ptp(values, axis=1).min(axis=0) == 0
+    bad = still | ~np.isfinite(values).all(axis=(0, 1))
+    rhat = np.where(bad, np.inf, rhat) if values.shape[0] > 1 else rhat
+    bulk, tail = np.where(bad, 0.0, bulk), np.where(bad, 0.0, tail)
+    if lp is not None:
+        # The log density shows chains in different modes; nobody needs its mean.
+        bulk[-1] = tail[-1] = np.inf
+    return Convergence(names, values, np.asarray(rhat), np.asarray(bulk), np.asarray(tail))
+
+
+def chain_apart(
+    posterior: xr.Dataset, lp: np.ndarray, found: Convergence
+) -> tuple[int | None, str]:
+    """The chain without which the others agree, where there is one.
+
+    Parameters
+    ----------
+    posterior : xarray.Dataset
+        The draws.
+    lp : array of shape (chain, draw)
+        Log density.
+    found : Convergence
+        Convergence with all chains.
+
+    Returns
+    -------
+    chain : int or None
+        The chain that sits apart.
+    name : str
+        The element that shows it best.
+    """
+    value, name = found.worst_rhat
+    if not value > 1.05:
+        return None, ""
+    draws = found.values[..., found.names.index(name)]
+    centre, spread = np.median(draws, axis=1), draws.std(axis=1)
+    chains = len(centre)
+    if chains < 3:
+        return (int(np.argmin(lp.mean(axis=1))), name) if value > 1.5 else (None, "")
+    distance = np.empty(chains)
+    for chain in range(chains):
+        others = np.delete(centre, chain)
+        width = np.median(np.delete(spread, chain)) + np.ptp(others)
+        distance[chain] = abs(centre[chain] - others.mean()) / max(width, 1e-300)
+    chain = int(np.argmax(distance))
+    return (chain, name) if distance[chain] > 2.0 else (None, "")

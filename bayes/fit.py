@@ -1,0 +1,151 @@
+"""fit(): check, drive a method, assemble a posterior."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from bayes.checkpoint import Checkpoint
+from bayes.compilation import computing
+from bayes.driver import drive
+from bayes.errors import ConvergenceWarning, SettingsError
+from bayes.fingerprint import data_fingerprint, model_fingerprint, versions
+from bayes.method import Method, method_by_name
+from bayes.model import as_model
+from bayes.posterior import MethodRecord, Posterior
+from bayes.problem import Problem
+
+__all__ = ["fit"]
+
+
+def fit(
+    model: Any,
+    data: Any,
+    method: str | Method = "nuts",
+    *,
+    seed: int = 0,
+    dims: Mapping[str, Sequence[str]] | None = None,
+    coords: Mapping[str, Any] | None = None,
+    reparam: Any = None,
+    refine: str | None = None,
+    budget: float | None = None,
+    checkpoint: str | os.PathLike | None = None,
+    progress: bool | None = None,
+) -> Posterior:
+    """Fit a NumPyro program to data.
+
+    Parameters
+    ----------
+    model : callable or Model
+        A NumPyro program; its arguments are filled from the data by name.
+    data : dict, pandas.DataFrame, xarray.Dataset or polars.DataFrame
+        Arrays, columns, lists or pytrees of arrays, and Python ints, bools and strings, which stay
+        static. Categorical columns become integer codes; an argument ``n_<column>`` that is not
+        given is the number of its levels.
+    method : str or Method
+        A name for the method's defaults, a configured method, or ``"auto"``.
+    seed : int
+        All randomness comes from it: same seed, machine and versions, same draws to the bit.
+    dims, coords : mapping, optional
+        Names of a site's dimensions that no plate names, and labels by dimension.
+    reparam : None, "auto", mapping or callable, optional
+        ``"auto"`` non-centres location-scale sites with latent parents.
+    refine : {"psis", "nuts"}, optional
+        For approximations: what corrects their draws.
+    budget : float, optional
+        Seconds after which the run stops with what it has.
+    checkpoint : path, optional
+        A folder that is written after every block; the same call resumes from it.
+    progress : bool, optional
+        Whether to show a progress line; by default where stderr is a terminal.
+
+    Returns
+    -------
+    Posterior
+        Draws, statistics and verdict. Ctrl-C ends a run early with what is done.
+
+    Raises
+    ------
+    DataError, ShapeError
+        What is wrong with the data, by column and row.
+    ModelError, InitError, UnsupportedModelError
+        What is wrong with the program, by site.
+    SettingsError
+        An option that makes no sense.
+    NoDrawsError
+        The run was stopped before its first draw.
+
+    Warns
+    -----
+    ConvergenceWarning
+        Where a check of the posterior failed.
+
+    Examples
+    --------
+    >>> post = bayes.fit(schools, {"sigma": sigma, "y": y}, seed=0)
+    >>> post.summary()
+    """
+    _check_settings(seed, budget)
+    chosen, reason = _choose(method)
+    bound = as_model(model).replace(dims=dims, coords=coords, reparam=reparam)
+    with computing():
+        problem = bound.bind(data)
+        chosen.check(problem)
+        if refine is not None:
+            raise SettingsError(
+                f"refine corrects approximations; {chosen.name} draws from the posterior itself"
+                if chosen.exact
+                else f"refine={refine!r} is not possible with {chosen.name}"
+            )
+        kept = None
+        if checkpoint is not None:
+            kept = Checkpoint(checkpoint, run_identity(problem, chosen, seed))
+        outcome = drive(
+            problem, chosen, seed, budget=budget, checkpoint=kept, progress=progress
+        )
+        record = MethodRecord(
+            chosen.name, chosen.settings(), reason, seed, outcome.seconds, outcome.draws.info
+        )
+        posterior = Posterior.assemble(
+            problem, outcome.draws, record, outcome.interrupted, outcome.non_finite
+        )
+    if not posterior.diagnostics.ok:
+        warnings.warn(posterior.diagnostics.verdict, ConvergenceWarning, stacklevel=2)
+    return posterior
+
+
+def run_identity(problem: Problem, method: Method, seed: int) -> dict[str, Any]:
+    """What a checkpoint must agree with to be resumed."""
+    return {
+        "model": model_fingerprint(problem),
+        "data": data_fingerprint(problem.data.arguments),
+        "method": method.name,
+        "settings": method.settings(),
+        "seed": int(seed),
+        "versions": versions(),
+    }
+
+
+def _check_settings(seed: int, budget: float | None) -> None:
+    if isinstance(seed, bool) or not isinstance(seed, (int, np.integer)):
+        raise SettingsError(f"seed must be a whole number, got {seed!r}")
+    if not 0 <= seed < 2**63:
+        raise SettingsError(f"seed must lie in 0..2^63-1, got {seed}")
+    if budget is not None and not (np.isfinite(budget) and budget > 0):
+        raise SettingsError(f"budget is a positive number of seconds, got {budget!r}")
+
+
+def _choose(method: str | Method) -> tuple[Method, str]:
+    if isinstance(method, Method):
+        return method, "asked for"
+    if isinstance(method, type) and issubclass(method, Method):
+        raise SettingsError(f"method={method.__name__} is a class; pass {method.__name__}()")
+    if method == "auto":
+        return method_by_name("nuts"), "auto: exact for every model with continuous latent sites"
+    if isinstance(method, str):
+        return method_by_name(method), "asked for"
+    raise SettingsError(f"method is a name or a Method, got {type(method).__name__}")

@@ -1,0 +1,1 @@
+"""One file a backend; every method here is found by itself."""

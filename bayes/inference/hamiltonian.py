@@ -1,0 +1,481 @@
+"""What NUTS and HMC share: chains in threads, a warm-up pooled over chains, blocks of iterations."""
+
+from __future__ import annotations
+
+import abc
+import dataclasses
+import os
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array
+from numpyro.infer.hmc_util import (
+    dual_averaging,
+    euclidean_kinetic_energy,
+    find_reasonable_step_size,
+)
+
+from bayes.errors import SettingsError
+from bayes.inference.metric import (
+    choose_factor,
+    dense_factor,
+    diagonal_factor,
+    to_position,
+    to_whitened,
+)
+from bayes.inference.starts import find_starts
+from bayes.inference.transitions import Point, Transition
+from bayes.inference.warmup import TARGETS, Stage, far_chains, stages
+from bayes.method import Chunk, Draws, Method, Progress
+from bayes.precision import double_precision
+from bayes.problem import Problem
+
+__all__ = ["Hamiltonian"]
+
+_BLOCK_SECONDS = 0.5
+_DENSE_FROM_START = 64
+_LARGEST_DENSE = 1500
+_WINDOW_NUMBERS = 2 * 10**7
+
+_METRICS: dict[str, Callable[[np.ndarray, np.ndarray], np.ndarray]] = {
+    "auto": choose_factor,
+    "diagonal": diagonal_factor,
+    "dense": dense_factor,
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Hamiltonian(Method):
+    """Settings and engine of the Hamiltonian samplers.
+
+    Parameters
+    ----------
+    chains : int
+        Independent chains.
+    warmup : int
+        Iterations that adapt step size and metric, and are thrown away.
+    draws : int
+        Draws a chain.
+    target_accept : float, optional
+        Mean acceptance that the step size aims at. By default 0.8; when a transition diverges
+        after the warm-up, the draws are thrown away and sampling begins anew with 0.95, and then
+        with 0.99.
+    metric : {"auto", "diagonal", "dense"}
+        Shape of the metric; ``"auto"`` takes a dense one where held-out draws say that it pays.
+    step_size : float
+        Where the search for a step size begins, in units of the metric.
+    init_strategy : callable, optional
+        One of ``numpyro.infer.initialization``, for instance ``init_to_value(values=...)``.
+    candidates : int
+        Candidate starts a chain; the one with the highest log density is taken.
+    """
+
+    chains: int = 4
+    warmup: int = 1000
+    draws: int = 1000
+    target_accept: float | None = None
+    metric: str = "auto"
+    step_size: float = 1.0
+    init_strategy: Callable | None = None
+    candidates: int = 20
+
+    def __post_init__(self) -> None:
+        for name, least in (("chains", 1), ("warmup", 1), ("draws", 1), ("candidates", 1)):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
+                raise SettingsError(f"{name} must be a whole number, got {value!r}")
+            if value < least:
+                raise SettingsError(f"{name} must be at least {least}, got {value}")
+        if self.target_accept is not None and not 0 < self.target_accept < 1:
+            raise SettingsError(f"target_accept must lie in (0, 1), got {self.target_accept}")
+        if self.metric not in _METRICS:
+            raise SettingsError(f"metric must be one of {', '.join(_METRICS)}, got {self.metric!r}")
+        if not (np.isfinite(self.step_size) and self.step_size > 0):
+            raise SettingsError(f"step_size must be positive, got {self.step_size}")
+
+    # ------------------------------------------------------- what a sampler adds
+
+    @abc.abstractmethod
+    def transition(
+        self, potential: Callable, key: Array, point: Point, step_size: Array, depth: Array
+    ) -> tuple[Point, Transition]:
+        """One transition in whitened coordinates."""
+
+    @abc.abstractmethod
+    def compile_key(self) -> tuple:
+        """Settings that the compiled transition depends on."""
+
+    @property
+    def max_depth(self) -> int:
+        """Deepest tree; 0 where there are no trees."""
+        return 0
+
+    # ------------------------------------------------------------------ contract
+
+    def check(self, problem: Problem) -> None:
+        """Every problem with continuous latent sites will do; binding has seen to that."""
+
+    def init(self, problem: Problem, key: Array) -> dict[str, Any]:
+        """Find starts and a first step size."""
+        start_key, step_key, chain_key = jax.random.split(key, 3)
+        starts, info = find_starts(
+            problem, start_key, self.chains, self.candidates, self.init_strategy
+        )
+        factor = np.ones(problem.size)
+        if self._dense_from_start(problem):
+            factor = np.eye(problem.size)
+        state = {
+            "key": np.asarray(jax.random.key_data(chain_key)),
+            "step_key": np.asarray(jax.random.key_data(step_key)),
+            "iteration": np.asarray(0),
+            "stage": np.asarray(0),
+            "left": np.asarray(self._stages[0].length),
+            "draws": np.asarray(0),
+            "target": np.asarray(0),
+            "trial_divergences": np.asarray(0),
+            "restarts": np.zeros(self.chains, int),
+            "candidates": np.asarray([info[k] for k in sorted(info)]),
+            "factor": factor,
+            "window_positions": np.zeros((self.chains, 0, problem.size)),
+            "window_gradients": np.zeros((self.chains, 0, problem.size)),
+            "window_density": np.zeros((self.chains, 0)),
+        }
+        log_step = np.full(self.chains, np.log(self.step_size))
+        return self._restart(problem, state, starts, factor, log_step)
+
+    def step(self, problem: Problem, state: dict[str, Any]) -> tuple[dict, Chunk | None]:
+        """Run a block of iterations on every chain; ends a stage where it is over."""
+        stage = self._stages[int(state["stage"])]
+        outputs, seconds, count = self._run_block(problem, state, stage)
+        new = {**state, **outputs["carry"]}
+        new["iteration"] = state["iteration"] + count
+        new["left"] = state["left"] - count
+        chunk = None
+        if stage.name == "sample":
+            new["draws"] = state["draws"] + count
+            steps = np.exp(new["log_step"])[:, None]
+            stats = {**outputs["stats"], "step_size": np.repeat(steps, count, axis=1)}
+            chunk = {"position": outputs["position"], "round": new["target"], **stats}
+            if self._may_raise_target(state) and stats["diverging"].any():
+                # These draws stay in the chunks in case the run is stopped before better ones.
+                new = self._raise_target(problem, {**new, "draws": np.asarray(0)})
+        else:
+            self._remember(problem, new, outputs, stage)
+            if new["left"] <= 0:
+                new = self._end_stage(problem, new, stage)
+        return new, chunk
+
+    def done(self, problem: Problem, state: dict[str, Any]) -> bool:
+        """Whether every chain has its draws."""
+        return int(state["draws"]) >= self.draws
+
+    def finish(
+        self, problem: Problem, state: dict[str, Any], chunks: list[Chunk], key: Array
+    ) -> Draws:
+        """Map the draws to the constrained space."""
+        rounds = [int(c["round"]) for c in chunks]
+        last = [c for c, r in zip(chunks, rounds, strict=True) if r == rounds[-1]]
+        names = [k for k in last[0] if k != "round"]
+        joined = {k: np.concatenate([c[k] for c in last], axis=1) for k in names}
+        positions = joined.pop("position")
+        counted = ("candidates", "infinite", "nan", "nan_gradient")
+        info = {
+            "metric": "dense" if state["factor"].ndim == 2 else "diagonal",
+            "target_accept": self.target_accept or TARGETS[rounds[-1]],
+            "restarts": state["restarts"].tolist(),
+            "trial_divergences": int(state["trial_divergences"]),
+            "starts": dict(zip(counted, state["candidates"].tolist(), strict=True)),
+            "max_tree_depth": self.max_depth,
+        }
+        values = problem.constrain(positions)
+        return Draws(values, joined, self.chains, positions, info=info)
+
+    def progress(self, problem: Problem, state: dict[str, Any]) -> Progress:
+        """Iterations so far, with the stage and the number of divergent trial draws."""
+        stage = self._stages[int(state["stage"])]
+        total = sum(s.length for s in self._stages)
+        text = "sample" if stage.name == "sample" else f"warm up ({stage.name})"
+        return Progress(min(int(state["iteration"]), total), total, text)
+
+    # -------------------------------------------------------------------- pieces
+
+    @property
+    def _stages(self) -> tuple[Stage, ...]:
+        return stages(self.warmup, self.draws, self.max_depth)
+
+    def _dense_from_start(self, problem: Problem) -> bool:
+        small = self.metric == "auto" and problem.size <= _DENSE_FROM_START
+        return self.metric == "dense" or small
+
+    def _target(self, state: dict[str, Any]) -> float:
+        return self.target_accept or TARGETS[int(state["target"])]
+
+    def _restart(
+        self,
+        problem: Problem,
+        state: dict[str, Any],
+        positions: np.ndarray,
+        factor: np.ndarray,
+        log_step: np.ndarray,
+    ) -> dict[str, Any]:
+        """Enter new whitened coordinates and search a step size there."""
+        z = to_whitened(factor, positions)
+        program = problem.program
+        run = program.once(
+            ("restart", factor.ndim), lambda: jax.jit(_restart_function(program.log_density))
+        )
+        key = jax.random.wrap_key_data(jnp.asarray(state["step_key"]))
+        found = []
+        with double_precision():
+            for chain in range(self.chains):
+                chain_key = jax.random.fold_in(
+                    jax.random.fold_in(key, int(state["iteration"])), chain
+                )
+                out = run(z[chain], factor, np.exp(log_step[chain]), chain_key, problem.arrays)
+                found.append([np.asarray(v) for v in out])
+        potential, gradient, steps = (np.stack(v) for v in zip(*found, strict=True))
+        steps = np.clip(np.where(np.isfinite(steps), steps, 1e-3), 1e-10, 1e3)
+        zero = np.zeros(self.chains)
+        return {
+            **state,
+            "z": z,
+            "potential": potential,
+            "gradient": gradient,
+            "factor": factor,
+            "log_step": np.log(steps),
+            "averaging": np.stack([zero, zero, zero, zero, np.log(10.0 * steps)], axis=1),
+        }
+
+    def _run_block(
+        self, problem: Problem, state: dict[str, Any], stage: Stage
+    ) -> tuple[dict[str, Any], float, int]:
+        program = problem.program
+        size = max(1, min(100, 4 * 10**6 // max(problem.size, 1)))
+        pace = program.once(("pace", self.compile_key()), lambda: {"seconds": 0.0})
+        wanted = size if not pace["seconds"] else int(_BLOCK_SECONDS / pace["seconds"])
+        if not pace["seconds"]:
+            wanted = 5
+        count = max(1, min(int(state["left"]), size, wanted))
+        factor = state["factor"]
+        adapt = stage.name in ("adapt", "settle")
+        key = jax.random.wrap_key_data(jnp.asarray(state["key"]))
+
+        def arguments(chain: int) -> tuple:
+            point = Point(state["z"][chain], state["potential"][chain], state["gradient"][chain])
+            return (
+                point, state["log_step"][chain], state["averaging"][chain],
+                jax.random.fold_in(key, chain), np.asarray(int(state["iteration"])),
+                np.asarray(count), np.asarray(adapt), np.asarray(self._target(state)),
+                np.asarray(stage.depth), factor, problem.arrays,
+            )
+
+        def compile_block() -> Callable:
+            block = _block_function(program.log_density, self.transition, size)
+            return jax.jit(block).lower(*arguments(0)).compile()
+
+        def run(chain: int) -> Any:
+            with double_precision():
+                return jax.tree.map(np.asarray, compiled(*arguments(chain)))
+
+        with double_precision():
+            compiled = program.once(
+                ("block", type(self).__name__, self.compile_key(), factor.ndim, size),
+                compile_block,
+            )
+            begin = time.perf_counter()
+            workers = min(self.chains, os.cpu_count() or 1)
+            with ThreadPoolExecutor(workers) as pool:
+                results = list(pool.map(run, range(self.chains)))
+            seconds = time.perf_counter() - begin
+        pace["seconds"] = seconds / count
+        carry, buffers = jax.tree.map(lambda *leaves: np.stack(leaves), *results)
+        point, log_step, averaging = carry
+        cut = {k: v[:, :count] for k, v in buffers.items()}
+        outputs = {
+            "carry": {
+                "z": point.z, "potential": point.potential, "gradient": point.gradient,
+                "log_step": log_step, "averaging": averaging,
+            },
+            "position": cut.pop("position"),
+            "whitened_gradient": cut.pop("whitened_gradient"),
+            "stats": cut,
+        }
+        return outputs, seconds, count
+
+    def _remember(
+        self, problem: Problem, state: dict[str, Any], outputs: dict[str, Any], stage: Stage
+    ) -> None:
+        """Keep what the end of the stage needs, thinned where it would not fit in memory."""
+        if stage.name == "trial":
+            state["trial_divergences"] = state["trial_divergences"] + int(
+                outputs["stats"]["diverging"].sum()
+            )
+            return
+        numbers = self.chains * stage.length * problem.size
+        every = max(1, int(np.ceil(numbers / _WINDOW_NUMBERS)))
+        done = int(stage.length - state["left"])
+        count = outputs["position"].shape[1]
+        kept = [i for i in range(count) if (done - count + i) % every == 0]
+        factor = state["factor"]
+        slopes = outputs["whitened_gradient"][:, kept]
+        if factor.ndim == 1:
+            gradients = slopes / factor
+        else:
+            flat = slopes.reshape(-1, slopes.shape[-1])
+            gradients = np.linalg.solve(factor.T, flat.T).T.reshape(slopes.shape)
+        new = {
+            "window_positions": outputs["position"][:, kept],
+            "window_gradients": gradients,
+            "window_density": outputs["stats"]["lp"][:, kept],
+        }
+        for name, value in new.items():
+            state[name] = np.concatenate([state[name], value], axis=1)
+
+    def _end_stage(
+        self, problem: Problem, state: dict[str, Any], stage: Stage
+    ) -> dict[str, Any]:
+        new = dict(state)
+        following = int(state["stage"]) + 1
+        if stage.name == "adapt":
+            new = self._adapt(problem, new)
+        elif stage.name == "settle":
+            average = new["averaging"][:, 1]
+            new["log_step"] = np.full(self.chains, np.median(average))
+        elif self._may_raise_target(new) and int(new["trial_divergences"]) > 0:
+            return self._raise_target(problem, new)
+        new["stage"] = np.asarray(following)
+        new["left"] = np.asarray(self._stages[following].length)
+        for name in ("window_positions", "window_gradients", "window_density"):
+            new[name] = new[name][:, :0]
+        # A stage without iterations (a very short warm-up) is over at once.
+        if new["left"] <= 0 and self._stages[following].name != "sample":
+            return self._end_stage(problem, new, self._stages[following])
+        return new
+
+    def _may_raise_target(self, state: dict[str, Any]) -> bool:
+        return self.target_accept is None and int(state["target"]) < len(TARGETS) - 1
+
+    def _raise_target(self, problem: Problem, state: dict[str, Any]) -> dict[str, Any]:
+        """Settle again with a higher target acceptance."""
+        settle = len(self._stages) - 3
+        positions = to_position(state["factor"], state["z"])
+        new = {
+            **state,
+            "target": state["target"] + 1,
+            "trial_divergences": np.asarray(0),
+            "stage": np.asarray(settle),
+            "left": np.asarray(self._stages[settle].length),
+        }
+        return self._restart(problem, new, positions, new["factor"], new["log_step"])
+
+    def _adapt(self, problem: Problem, state: dict[str, Any]) -> dict[str, Any]:
+        """Bring back chains from where there is no mass, and take the metric from all chains."""
+        positions = to_position(state["factor"], state["z"])
+        draws, density = state["window_positions"], state["window_density"]
+        far = far_chains(density, draws)
+        new = dict(state)
+        if far.any():
+            near = np.flatnonzero(~far)
+            for place, chain in enumerate(np.flatnonzero(far)):
+                source = near[place % len(near)]
+                positions[chain] = draws[source, -1 - place // len(near)]
+            new["restarts"] = state["restarts"] + far
+        # The first half of a window still travels; its second half is nearer to the posterior.
+        half = draws.shape[1] // 3
+        x = draws[~far, half:].reshape(-1, problem.size)
+        g = state["window_gradients"][~far, half:].reshape(-1, problem.size)
+        finite = np.isfinite(g).all(axis=1)
+        x, g = x[finite], g[finite]
+        factor = state["factor"]
+        if len(x) >= 10:
+            estimate = _METRICS[self.metric]
+            if self.metric == "dense" and len(x) < problem.size + 10:
+                estimate = diagonal_factor
+            if self.metric == "auto" and problem.size > _LARGEST_DENSE:
+                estimate = diagonal_factor
+            factor = estimate(x, g)
+        if self._dense_from_start(problem) and factor.ndim == 1:
+            factor = np.diag(factor)
+        return self._restart(problem, new, positions, factor, state["log_step"])
+
+
+def _whitened(log_density: Callable, factor: Array, arrays: Any) -> Callable:
+    def potential(z: Array) -> Array:
+        return -log_density(factor * z if factor.ndim == 1 else factor @ z, arrays)
+
+    return potential
+
+
+def _restart_function(log_density: Callable) -> Callable:
+    def restart(z: Array, factor: Array, step: Array, key: Array, arrays: Any) -> tuple:
+        potential = _whitened(log_density, factor, arrays)
+        value, gradient = jax.value_and_grad(potential)(z)
+        found = find_reasonable_step_size(
+            potential,
+            euclidean_kinetic_energy,
+            lambda x, _, k: jax.random.normal(k, x.shape, x.dtype),
+            step,
+            jnp.ones_like(z),
+            (z, None, value, gradient),
+            key,
+        )
+        return value, gradient, found
+
+    return restart
+
+
+def _block_function(log_density: Callable, transition: Callable, size: int) -> Callable:
+    """A function that runs up to ``size`` iterations of one chain.
+
+    The randomness of an iteration comes from its number alone, so that the draws do not depend on
+    how iterations are cut into blocks.
+    """
+    _, update = dual_averaging()
+
+    def block(
+        point: Point, log_step: Array, averaging: Array, key: Array, first: Array, count: Array,
+        adapt: Array, target: Array, depth: Array, factor: Array, arrays: Any,
+    ) -> tuple:
+        potential = _whitened(log_density, factor, arrays)
+        dimension = point.z.shape[0]
+        buffers = {
+            "position": jnp.zeros((size, dimension)),
+            "whitened_gradient": jnp.zeros((size, dimension)),
+            "lp": jnp.zeros(size),
+            "energy": jnp.zeros(size),
+            "acceptance_rate": jnp.zeros(size),
+            "n_steps": jnp.zeros(size, jnp.int64),
+            "tree_depth": jnp.zeros(size, jnp.int64),
+            "diverging": jnp.zeros(size, bool),
+        }
+
+        def body(i: Array, loop: tuple) -> tuple:
+            point, log_step, averaging, buffers = loop
+            new, report = transition(
+                potential, jax.random.fold_in(key, first + i), point, jnp.exp(log_step), depth
+            )
+            next_averaging = jnp.stack(update(target - report.acceptance, tuple(averaging)))
+            averaging = jnp.where(adapt, next_averaging, averaging)
+            log_step = jnp.where(adapt, next_averaging[0], log_step)
+            row = {
+                "position": factor * new.z if factor.ndim == 1 else factor @ new.z,
+                "whitened_gradient": -new.gradient,
+                "lp": -new.potential,
+                "energy": report.energy,
+                "acceptance_rate": report.acceptance,
+                "n_steps": report.leapfrogs,
+                "tree_depth": report.depth,
+                "diverging": report.diverging,
+            }
+            buffers = {k: b.at[i].set(row[k]) for k, b in buffers.items()}
+            return new, log_step, averaging, buffers
+
+        loop = jax.lax.fori_loop(0, count, body, (point, log_step, averaging, buffers))
+        return loop[:3], loop[3]
+
+    return block

@@ -1,0 +1,195 @@
+"""Method: the contract every backend meets, and look-up by name."""
+
+from __future__ import annotations
+
+import abc
+import dataclasses
+import difflib
+import functools
+import importlib
+import pkgutil
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+import numpy as np
+from jaxtyping import Array
+
+from bayes.errors import SettingsError, ShapeError, UnsupportedModelError
+from bayes.problem import Problem
+
+__all__ = ["Chunk", "Draws", "Method", "Progress", "fitting_methods", "method_by_name", "methods"]
+
+Chunk = Mapping[str, np.ndarray]
+"""One block's result: arrays by name, with leading (chain, draw) where they are draws."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Progress:
+    """How far a run is.
+
+    Parameters
+    ----------
+    done, total : int
+        Units of work.
+    text : str
+        What it is doing.
+    """
+
+    done: int
+    total: int
+    text: str = ""
+
+
+@dataclasses.dataclass(frozen=True)
+class Draws:
+    """Draws of a posterior on the constrained space.
+
+    Parameters
+    ----------
+    values : dict of array
+        By site, of shape (chain, draw, *site shape).
+    stats : dict of array
+        Sampler statistics, of shape (chain, draw, ...).
+    chains : int
+        Number of chains.
+    positions : array of shape (chain, draw, d), optional
+        Flat unconstrained positions.
+    log_q : array of shape (chain, draw), optional
+        Log density of the approximation at the draws; given when approximate.
+    info : dict
+        What the method found out, as JSON values: step sizes, restarts, a trace of its objective.
+    """
+
+    values: dict[str, np.ndarray]
+    stats: dict[str, np.ndarray]
+    chains: int
+    positions: np.ndarray | None = None
+    log_q: np.ndarray | None = None
+    info: dict[str, Any] = dataclasses.field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        lengths: dict[int, str] = {}
+        for name, value in {**self.values, **self.stats}.items():
+            if value.ndim < 2 or value.shape[0] != self.chains:
+                swapped = value.ndim >= 2 and value.shape[1] == self.chains
+                raise ShapeError(
+                    f"draws of '{name}' have shape {value.shape}; expected (chain, draw, ...) with "
+                    f"{self.chains} chains"
+                    + ("; chain and draw look swapped" if swapped else "")
+                )
+            lengths.setdefault(value.shape[1], name)
+        if len(lengths) > 1:
+            (a, first), (b, second) = list(lengths.items())[:2]
+            raise ShapeError(
+                f"unequal numbers of draws: '{first}' has {a}, '{second}' has {b}"
+            )
+
+
+@dataclasses.dataclass(frozen=True)
+class Method(abc.ABC):
+    """A way from a problem to draws of its posterior.
+
+    A subclass is a frozen dataclass: its fields are its settings. ``fit`` drives it, and gives it
+    progress, a time budget, interruption, checkpoints after every block and exact resume.
+    """
+
+    name: ClassVar[str] = ""
+    """Name for ``fit(..., method=name)``; empty for classes that are not methods themselves."""
+    exact: ClassVar[bool] = True
+    """Whether the draws' distribution tends to the posterior as they grow in number."""
+
+    @abc.abstractmethod
+    def check(self, problem: Problem) -> None:
+        """Raise UnsupportedModelError: what is missing, and which methods fit instead."""
+
+    @abc.abstractmethod
+    def init(self, problem: Problem, key: Array) -> Any:
+        """The first state, a pytree of arrays."""
+
+    @abc.abstractmethod
+    def step(self, problem: Problem, state: Any) -> tuple[Any, Chunk | None]:
+        """One bounded block of work; the state that follows and what it brought."""
+
+    @abc.abstractmethod
+    def done(self, problem: Problem, state: Any) -> bool:
+        """Whether the method is finished by its own rule."""
+
+    @abc.abstractmethod
+    def finish(self, problem: Problem, state: Any, chunks: list[Chunk], key: Array) -> Draws:
+        """Turn the chunks into draws."""
+
+    def progress(self, problem: Problem, state: Any) -> Progress | None:
+        """How far the run is, for the progress line; None where it cannot be told."""
+        return None
+
+    def settings(self) -> dict[str, Any]:
+        """The settings as JSON values; they enter the fingerprint of a checkpoint."""
+        return {
+            f.name: describe(getattr(self, f.name))
+            for f in dataclasses.fields(self)
+            if getattr(self, f.name) is not None
+        }
+
+
+def describe(value: Any) -> Any:
+    """A JSON value that stands for a setting."""
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return value
+    if isinstance(value, functools.partial):
+        parts = [f"{k}={describe(v)}" for k, v in value.keywords.items()]
+        return f"{value.func.__name__}({', '.join(parts)})"
+    if isinstance(value, Mapping):
+        return {str(k): describe(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [describe(v) for v in value]
+    if hasattr(value, "shape"):
+        return np.asarray(value).tolist()
+    return getattr(value, "__name__", type(value).__name__)
+
+
+@functools.cache
+def methods() -> dict[str, type[Method]]:
+    """Every method by name: those in ``bayes.inference`` and of entry points ``bayes.methods``."""
+    import bayes.inference
+
+    for module in pkgutil.iter_modules(bayes.inference.__path__):
+        importlib.import_module(f"bayes.inference.{module.name}")
+    from importlib.metadata import entry_points
+
+    for point in entry_points(group="bayes.methods"):
+        point.load()
+    found = {cls.name: cls for cls in _subclasses(Method) if cls.name}
+    return dict(sorted(found.items()))
+
+
+def _subclasses(cls: type) -> list[type]:
+    direct = cls.__subclasses__()
+    return direct + [deeper for sub in direct for deeper in _subclasses(sub)]
+
+
+def method_by_name(name: str) -> Method:
+    """The default-configured method of a name.
+
+    Raises
+    ------
+    SettingsError
+        Where there is none; lists those that exist.
+    """
+    known = methods()
+    if name not in known:
+        close = difflib.get_close_matches(name, known, n=1)
+        hint = f"; did you mean '{close[0]}'?" if close else ""
+        raise SettingsError(f"no method '{name}'; there are {', '.join(known)}{hint}")
+    return known[name]()
+
+
+def fitting_methods(problem: Problem) -> list[str]:
+    """Names of the methods whose check a problem passes."""
+    fitting = []
+    for name, cls in methods().items():
+        try:
+            cls().check(problem)
+        except UnsupportedModelError:
+            continue
+        fitting.append(name)
+    return fitting

@@ -1,0 +1,454 @@
+"""Problem: a model bound to data. What every method works on."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+from numpyro import handlers
+from numpyro.infer.initialization import init_to_sample
+
+from bayes.bounds import check_indices
+from bayes.checks_on_data import check_observed, check_parameters, check_variation
+from bayes.data import Data
+from bayes.dims import site_coords, site_dims
+from bayes.errors import DataError, ModelError, UnsupportedModelError
+from bayes.precision import double_precision
+from bayes.program import Program, Unobserve, cached_program
+from bayes.reparam import apply_reparam
+from bayes.sources import observed_sources
+from bayes.structure import Site, explain, read_sites, trace_program
+
+if TYPE_CHECKING:
+    from bayes.model import Model
+
+__all__ = ["Problem"]
+
+
+class Problem:
+    """A model bound to data.
+
+    Parameters
+    ----------
+    model : Model
+        The program and the names of its dimensions.
+    data : Data
+        Checked data.
+    need_observed : bool
+        Whether to refuse a program without observed sites.
+
+    Attributes
+    ----------
+    sites : dict of Site
+        The program's sites in its order, as written (before any reparametrisation).
+    observed_arguments : tuple of str
+        Arguments that observed values are made of.
+    notes : list of str
+        Conversions and checks that could not be made.
+    frozen : list of str
+        Continuous observed sites without variance.
+    size : int
+        Length of the flat unconstrained vector.
+    """
+
+    def __init__(self, model: Model, data: Data, *, need_observed: bool = True) -> None:
+        self.model = model
+        self.data = data
+        self.notes = list(data.notes)
+        with double_precision():
+            self._read(need_observed)
+
+    # ---------------------------------------------------------------- structure
+
+    def _read(self, need_observed: bool) -> None:
+        arrays = jax.tree.map(jnp.asarray, self.data.arrays)
+        on_device = Data({**self.data.arguments, **arrays}, self.data.columns, self.data.coords)
+        fn = self.model.fn
+        self._check_covariates(fn, on_device)
+        traces = [trace_program(fn, on_device, seed) for seed in range(2)]
+        self.sites: dict[str, Site] = read_sites(traces[0])
+        self._check_roles(need_observed)
+        sources = observed_sources(fn, on_device)
+        self.observed_arguments = tuple(sorted({a for s in sources.values() for a in s}))
+        self._check_missing_covariates()
+        check_parameters(traces)
+        self.notes += check_observed(traces, self.data, sources)
+        self.frozen = check_variation(traces[0], self.data, sources)
+        self.dims = site_dims(self.sites, self.model.dims)
+        self.coords = site_coords(self.sites, self.dims, self.data, self.model.coords)
+        fn, self.reparametrised = apply_reparam(
+            fn, self.model.reparam, on_device, traces[0], self.sites
+        )
+        trace = trace_program(fn, on_device, 0) if self.reparametrised else traces[0]
+        self._build(fn, trace)
+        self._check_density(on_device)
+
+    def _check_roles(self, need_observed: bool) -> None:
+        kinds = {site.kind for site in self.sites.values()}
+        name = self.model.name
+        if not kinds & {"latent", "discrete"}:
+            raise ModelError(f"{name} has no latent site: there is nothing to infer")
+        if "latent" not in kinds:
+            names = [s.name for s in self.sites.values() if s.kind == "discrete"]
+            raise UnsupportedModelError(
+                f"{name} has only discrete latent sites ({', '.join(names)}); the methods here "
+                "need at least one continuous one"
+            )
+        if need_observed and not kinds & {"observed", "factor"}:
+            signature = self.model.signature
+            absent = [n for n in signature.optional if self.data.arguments.get(n) is None]
+            hint = f" (not given: {', '.join(absent)})" if absent else ""
+            raise ModelError(
+                f"{name} has no observed site{hint}: give the data, or use "
+                "bayes.Model(..., allow_prior=True) to draw from the prior"
+            )
+
+    def _build(self, fn: Any, trace: Mapping[str, Any]) -> None:
+        latents, nesting = [], None
+        for name, site in trace.items():
+            if site["type"] != "sample":
+                continue
+            nesting_here = -min([f.dim for f in site["cond_indep_stack"]], default=0)
+            nesting = nesting_here if nesting is None else max(nesting, nesting_here)
+            if site["is_observed"]:
+                continue
+            if site["fn"].support.is_discrete:
+                _require_enumerable(name, site)
+            else:
+                latents.append((name, tuple(np.shape(site["value"])), site["fn"].support))
+        self.discrete = tuple(s.name for s in self.sites.values() if s.kind == "discrete")
+        depth = (nesting or 0) if self.discrete else None
+        shapes = tuple(
+            (k, str(jax.tree.structure(v)), tuple((x.shape, str(x.dtype)) for x in
+             jax.tree.leaves(v)))
+            for k, v in sorted(self.data.arrays.items())
+        )
+        statics = self.data.statics
+        key = (
+            self.model.fn,
+            self._reparam_key(),
+            tuple(sorted(statics.items(), key=str)),
+            shapes,
+            tuple((n, s) for n, s, _ in latents),
+        )
+        build = functools.partial(Program, fn, statics, latents, depth)
+        try:
+            program = cached_program(key, build)
+        except TypeError:  # an unhashable callable
+            program = build()
+        self.program = self._traceable(program, fn, latents, depth)
+        self.size = self.program.size
+
+    def _reparam_key(self) -> Any:
+        reparam = self.model.reparam
+        return repr(sorted(self.reparametrised)) if reparam == "auto" or reparam is None else id(
+            reparam
+        )
+
+    def _traceable(self, program: Program, fn: Any, latents: list, depth: int | None) -> Program:
+        """The program itself, or one with its data as constants where it computes with them."""
+        position = np.zeros(program.size)
+        arrays = self.data.arrays
+        if program.once("traced", dict):
+            return program
+        try:
+            jax.eval_shape(program.log_density, position, arrays)
+            jax.eval_shape(program.constrain, position, arrays)
+            program.once("traced", lambda: {"ok": True}).update(ok=True)
+            return program
+        except Exception:
+            constants = {k: jax.tree.map(jnp.asarray, v) for k, v in arrays.items()}
+            fixed = Program(fn, self.data.statics, latents, depth, constants)
+        try:
+            jax.eval_shape(fixed.log_density, position, arrays)
+        except jax.errors.ConcretizationTypeError as error:
+            raise ModelError(
+                "the program branches in Python on a latent value, which a compiled log density "
+                f"cannot do; use jnp.where or jax.lax.cond instead: {_first_line(error)}"
+            ) from error
+        except ImportError as error:
+            raise UnsupportedModelError(
+                f"discrete latent sites ({', '.join(self.discrete)}) are enumerated with funsor, "
+                "which is not installed: pip install 'bayes[enumeration]'"
+            ) from error
+        except Exception as error:
+            if self.discrete:
+                raise UnsupportedModelError(
+                    f"discrete latent sites ({', '.join(self.discrete)}) cannot be enumerated: "
+                    f"{_first_line(error)}; marginalise them by hand or with a mixture"
+                ) from error
+            raise explain(error, self.data) from error
+        self.notes.append("the program computes with its data in Python: they are constants")
+        return fixed
+
+    # ------------------------------------------------------------ checks of data
+
+    def _check_covariates(self, fn: Any, on_device: Data) -> None:
+        """NaN is refused at once where no observed value can excuse it."""
+        missing = [n for n, c in self.data.columns.items() if len(c.missing)]
+        if not missing:
+            return
+        sources = observed_sources(fn, on_device)
+        observed = {a for s in sources.values() for a in s}
+        for name in missing:
+            if name not in observed:
+                raise DataError(self.data.missing_text(name))
+
+    def _check_missing_covariates(self) -> None:
+        for name, column in self.data.columns.items():
+            if len(column.missing) and name not in self.observed_arguments:
+                raise DataError(self.data.missing_text(name))
+
+    def _check_density(self, on_device: Data) -> None:
+        position = np.zeros(self.size)
+        missing = [n for n, c in self.data.columns.items() if len(c.missing)]
+        if missing:
+            # A program may mask its missing values; then density and gradient are finite.
+            value, gradient = self.value_and_grad(position)
+            if not (np.isfinite(value) and np.isfinite(gradient).all()):
+                raise DataError(self.data.missing_text(missing[0]))
+            self.notes.append(f"missing values in {', '.join(missing)} are masked by the program")
+        shape = jax.eval_shape(self.program.log_density, position, self.data.arrays)
+        if not jnp.issubdtype(shape.dtype, jnp.floating):
+            complex_names = [n for n, v in self.data.arrays.items() if np.iscomplexobj(v)]
+            raise DataError(
+                f"the log density is {shape.dtype}, not real"
+                + (f": {', '.join(complex_names)} is complex" if complex_names else "")
+            )
+        if not self.discrete:
+            note = check_indices(self.program.log_density, jnp.asarray(position), on_device)
+            if note is not None:
+                self.notes.append(note)
+
+    # ------------------------------------------------------------------ numbers
+
+    @property
+    def arrays(self) -> dict[str, Any]:
+        """The data's arrays, arguments of every compiled function."""
+        return self.data.arrays
+
+    @property
+    def parameters(self) -> tuple[str, ...]:
+        """Names of the sites that a posterior reports: latent and deterministic ones."""
+        return tuple(n for n, s in self.sites.items() if s.kind in ("latent", "deterministic"))
+
+    def log_density(self, position: Float[Array, " d"]) -> Float[Array, ""]:
+        """Log joint density at a flat unconstrained position, log Jacobians included."""
+        with double_precision():
+            run = self.program.once("density", lambda: jax.jit(self.program.log_density))
+            return run(jnp.asarray(position), self.arrays)
+
+    def value_and_grad(self, position: Float[Array, " d"]) -> tuple[Array, Array]:
+        """Log density and its gradient at a flat unconstrained position."""
+        with double_precision():
+            run = self.program.once(
+                "gradient", lambda: jax.jit(jax.value_and_grad(self.program.log_density))
+            )
+            return run(jnp.asarray(position), self.arrays)
+
+    def constrain(self, positions: np.ndarray, batch: int = 256) -> dict[str, np.ndarray]:
+        """Values of latent and deterministic sites at many positions.
+
+        Parameters
+        ----------
+        positions : array of shape (..., d)
+            Flat unconstrained positions.
+        batch : int
+            Positions that are treated at once.
+
+        Returns
+        -------
+        dict
+            Arrays of shape (..., *site shape).
+        """
+        return self._over_draws("constrain", self.program.constrain, positions, batch)
+
+    def unconstrain(self, values: Mapping[str, np.ndarray], lead: int = 2) -> np.ndarray:
+        """Flat unconstrained positions of draws of the sampled sites.
+
+        Parameters
+        ----------
+        values : mapping
+            Arrays of shape (*lead, *site shape) for every sampled latent site.
+        lead : int
+            Number of leading dimensions.
+
+        Returns
+        -------
+        array of shape (*lead, d)
+        """
+        wanted = {s.name: np.asarray(values[s.name]) for s in self.program.latents}
+        with double_precision():
+            run = self.program.once(
+                "unconstrain",
+                lambda: jax.jit(
+                    lambda v, a: jax.lax.map(
+                        lambda one: self.program.unconstrain(one, a), v, batch_size=256
+                    )
+                ),
+            )
+            shape = next(iter(wanted.values())).shape[:lead]
+            flat = {k: v.reshape(-1, *v.shape[lead:]) for k, v in wanted.items()}
+            return np.asarray(run(flat, self.arrays)).reshape(*shape, self.size)
+
+    def site_log_probs(
+        self, values: Mapping[str, np.ndarray], lead: int = 2, batch: int = 64
+    ) -> dict[str, np.ndarray]:
+        """Log probability of every sample site, elementwise, on the constrained space.
+
+        Parameters
+        ----------
+        values : mapping
+            Draws of the sampled latent sites, of shape (*lead, *site shape).
+
+        Returns
+        -------
+        dict
+            Arrays of shape (*lead, *batch shape of the site).
+        """
+        if self.discrete:
+            raise UnsupportedModelError(
+                f"log probabilities by site need values of the enumerated sites "
+                f"({', '.join(self.discrete)})"
+            )
+        wanted = {s.name: np.asarray(values[s.name]) for s in self.program.latents}
+        with double_precision():
+            run = self.program.once(
+                ("log_probs", batch),
+                lambda: jax.jit(
+                    lambda v, a: jax.lax.map(
+                        lambda one: self.program.site_log_probs(one, a), v, batch_size=batch
+                    )
+                ),
+            )
+            shape = next(iter(wanted.values())).shape[:lead]
+            flat = {k: v.reshape(-1, *v.shape[lead:]) for k, v in wanted.items()}
+            out = run(flat, self.arrays)
+            return {k: np.asarray(v).reshape(*shape, *v.shape[1:]) for k, v in out.items()}
+
+    def log_prior(self, position: Float[Array, " d"]) -> dict[str, float]:
+        """Log prior of every latent site at a position, without log Jacobians."""
+        return self._parts(position, observed=False)
+
+    def log_likelihood(self, position: Float[Array, " d"]) -> dict[str, float]:
+        """Log likelihood of every observed site and factor at a position."""
+        return self._parts(position, observed=True)
+
+    def _parts(self, position: np.ndarray, *, observed: bool) -> dict[str, float]:
+        values = self.constrain(np.asarray(position)[None])
+        parts = self.site_log_probs(values, lead=1)
+        latent = {s.name for s in self.program.latents}
+        return {n: float(v.sum()) for n, v in parts.items() if (n not in latent) == observed}
+
+    def _over_draws(self, key: str, fn: Any, positions: np.ndarray, batch: int) -> dict:
+        positions = np.asarray(positions)
+        with double_precision():
+            run = self.program.once(
+                (key, batch),
+                lambda: jax.jit(
+                    lambda p, a: jax.lax.map(lambda one: fn(one, a), p, batch_size=batch)
+                ),
+            )
+            out = run(positions.reshape(-1, self.size), self.arrays)
+            lead = positions.shape[:-1]
+            return {k: np.asarray(v).reshape(*lead, *v.shape[1:]) for k, v in out.items()}
+
+    # -------------------------------------------------------------------- prior
+
+    def starts(self, key: Array, count: int, strategy: Any = None) -> np.ndarray:
+        """Unconstrained positions drawn by one of NumPyro's init strategies.
+
+        Parameters
+        ----------
+        key : key
+            Random key.
+        count : int
+            How many.
+        strategy : callable
+            An init strategy of ``numpyro.infer.initialization``; the prior by default.
+
+        Returns
+        -------
+        array of shape (count, d)
+        """
+        strategy = init_to_sample() if strategy is None else strategy
+        program = self.program
+
+        def one(k: Array, arrays: Any) -> Array:
+            fn = handlers.substitute(handlers.seed(program.fn, k), substitute_fn=strategy)
+            with jax.numpy_rank_promotion("allow"):
+                trace = handlers.trace(fn).get_trace(**program.arguments(arrays))
+            return program.unconstrain({s.name: trace[s.name]["value"] for s in program.latents},
+                                       arrays)
+
+        with double_precision():
+            keys = jax.random.split(key, count)
+            return np.asarray(jax.jit(jax.vmap(one, (0, None)))(keys, self.arrays))
+
+    def prior(self, draws: int, seed: int = 0) -> dict[str, np.ndarray]:
+        """Prior draws of every site, observed ones included (the prior predictive).
+
+        Parameters
+        ----------
+        draws : int
+            How many.
+        seed : int
+            Seed.
+
+        Returns
+        -------
+        dict
+            Arrays of shape (draws, *site shape) by site.
+
+        Raises
+        ------
+        UnsupportedModelError
+            Where a prior is improper and cannot be drawn from.
+        """
+        program = self.program
+
+        def one(k: Array, arrays: Any) -> dict[str, Array]:
+            return program.simulate({}, k, arrays)
+
+        with double_precision():
+            keys = jax.random.split(jax.random.key(seed), draws)
+            run = program.once(
+                "prior",
+                lambda: jax.jit(
+                    lambda k, a: jax.lax.map(lambda x: one(x, a), k, batch_size=64)
+                ),
+            )
+            try:
+                out = run(keys, self.arrays)
+            except NotImplementedError as error:
+                flat = [s.name for s in self.sites.values() if "Improper" in s.distribution]
+                raise UnsupportedModelError(
+                    f"no prior draws: the prior of {', '.join(flat) or 'a site'} is improper"
+                ) from error
+        return {k: np.asarray(v) for k, v in out.items()}
+
+    def unobserved(self) -> Any:
+        """The program with every observed site free, for predictions."""
+        return Unobserve(self.program.fn)
+
+
+def _require_enumerable(name: str, site: Mapping[str, Any]) -> None:
+    if not site["fn"].has_enumerate_support:
+        raise UnsupportedModelError(
+            f"discrete latent site '{name}' ({type(site['fn']).__name__}) has infinitely many "
+            "values and cannot be enumerated; marginalise it by hand"
+        )
+    if site["infer"].get("enumerate") not in (None, "parallel"):
+        raise UnsupportedModelError(
+            f"discrete latent site '{name}' asks for {site['infer']['enumerate']!r} enumeration; "
+            "only 'parallel' is possible"
+        )
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).split("\n")[0]

@@ -1,0 +1,215 @@
+"""A NumPyro program as pure functions of one flat unconstrained vector and the data's arrays."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import OrderedDict
+from collections.abc import Callable, Hashable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import numpyro.distributions as dist
+from jaxtyping import Array, Float
+from numpyro import handlers
+from numpyro.distributions.transforms import biject_to
+from numpyro.infer.util import compute_log_probs, constrain_fn, potential_energy
+from numpyro.primitives import Messenger
+
+__all__ = ["Latent", "Program", "Unobserve", "cached_program", "is_factor"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Latent:
+    """A continuous latent site and its place in the flat vector.
+
+    Parameters
+    ----------
+    name : str
+        Site name.
+    shape : tuple of int
+        Shape on the constrained space.
+    flat_shape : tuple of int
+        Shape on the unconstrained space.
+    start, stop : int
+        Its slice of the flat vector.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    flat_shape: tuple[int, ...]
+    start: int
+    stop: int
+
+
+def is_factor(site: Mapping[str, Any]) -> bool:
+    """Whether a trace's site was made by ``numpyro.factor``."""
+    fn = site["fn"]
+    while isinstance(fn, (dist.ExpandedDistribution, dist.Independent, dist.MaskedDistribution)):
+        fn = fn.base_dist
+    return isinstance(fn, dist.Unit)
+
+
+class Unobserve(Messenger):
+    """Handler that turns observed sites into sampled ones, whatever the program was given."""
+
+    def process_message(self, msg: Any) -> None:
+        """Forget the observed value of a sample site; factors stay as they are."""
+        if msg["type"] == "sample" and msg["is_observed"] and not is_factor(msg):
+            msg["is_observed"] = False
+            msg["value"] = None
+
+
+class Program:
+    """Pure functions of a program whose static arguments and shapes are fixed.
+
+    Parameters
+    ----------
+    fn : callable
+        The NumPyro program, reparametrised where asked.
+    statics : mapping
+        Static arguments.
+    latents : sequence of (name, shape, support)
+        Continuous latent sites in trace order.
+    plate_nesting : int or None
+        Depth of plates when discrete sites are enumerated, else None.
+    constants : mapping or None
+        Arrays to close over when the program cannot be traced in its data.
+    """
+
+    def __init__(
+        self,
+        fn: Callable,
+        statics: Mapping[str, Any],
+        latents: list[tuple[str, tuple[int, ...], Any]],
+        plate_nesting: int | None = None,
+        constants: Mapping[str, Any] | None = None,
+    ) -> None:
+        self.fn = fn
+        self.statics = dict(statics)
+        self.plate_nesting = plate_nesting
+        self.constants = constants
+        self.compiled: dict[Hashable, Any] = {}
+        entries, start = [], 0
+        for name, shape, support in latents:
+            flat_shape = tuple(biject_to(support).inverse_shape(shape))
+            stop = start + int(np.prod(flat_shape, dtype=int))
+            entries.append(Latent(name, tuple(shape), flat_shape, start, stop))
+            start = stop
+        self.latents = tuple(entries)
+        self.size = start
+
+    def once(self, key: Hashable, build: Callable[[], Any]) -> Any:
+        """Build a compiled function once for this program and keep it."""
+        if key not in self.compiled:
+            self.compiled[key] = build()
+        return self.compiled[key]
+
+    def arguments(self, arrays: Mapping[str, Any]) -> dict[str, Any]:
+        """Keyword arguments of the program."""
+        return {**self.statics, **(arrays if self.constants is None else self.constants)}
+
+    def unpack(self, position: Float[Array, " d"]) -> dict[str, Array]:
+        """Flat vector to unconstrained values by site."""
+        return {s.name: position[s.start : s.stop].reshape(s.flat_shape) for s in self.latents}
+
+    def pack(self, values: Mapping[str, Array]) -> Float[Array, " d"]:
+        """Unconstrained values by site to the flat vector."""
+        return jnp.concatenate([jnp.ravel(values[s.name]) for s in self.latents])
+
+    def log_density(self, position: Float[Array, " d"], arrays: Any) -> Float[Array, ""]:
+        """Log joint density on the unconstrained space, log Jacobians included."""
+        enumerate_sites = self.plate_nesting is not None
+        fn = self._potential_fn()
+        with jax.numpy_rank_promotion("allow"):
+            energy = potential_energy(
+                fn, (), self.arguments(arrays), self.unpack(position), enum=enumerate_sites
+            )
+        return -energy
+
+    def _potential_fn(self) -> Callable:
+        if self.plate_nesting is None:
+            return handlers.seed(self.fn, jax.random.key(0))
+        from numpyro.contrib.funsor import config_enumerate, enum
+
+        return enum(config_enumerate(self.fn), -self.plate_nesting - 1)
+
+    def constrain(self, position: Float[Array, " d"], arrays: Any) -> dict[str, Array]:
+        """Values of the latent and deterministic sites at a position."""
+        fn = handlers.seed(self.fn, jax.random.key(0))
+        with jax.numpy_rank_promotion("allow"):
+            return constrain_fn(
+                fn, (), self.arguments(arrays), self.unpack(position), return_deterministic=True
+            )
+
+    def unconstrain(self, values: Mapping[str, Array], arrays: Any) -> Float[Array, " d"]:
+        """Flat vector of the values of the latent sites (supports may depend on other sites)."""
+        fn = handlers.substitute(handlers.seed(self.fn, jax.random.key(0)), data=dict(values))
+        with jax.numpy_rank_promotion("allow"):
+            trace = handlers.trace(fn).get_trace(**self.arguments(arrays))
+            flat = {
+                s.name: biject_to(trace[s.name]["fn"].support).inv(values[s.name])
+                for s in self.latents
+            }
+        return self.pack(flat)
+
+    def site_log_probs(self, values: Mapping[str, Array], arrays: Any) -> dict[str, Array]:
+        """Log probability of every sample site, elementwise, on the constrained space."""
+        fn = handlers.seed(self.fn, jax.random.key(0))
+        with jax.numpy_rank_promotion("allow"):
+            parts, _ = compute_log_probs(
+                fn, (), self.arguments(arrays), dict(values), sum_log_prob=False
+            )
+        return parts
+
+    def simulate(
+        self, values: Mapping[str, Array], key: Array, arrays: Any, handler: Any = None
+    ) -> dict[str, Array]:
+        """One run of the program with observed sites drawn and ``values`` held fixed.
+
+        Parameters
+        ----------
+        values : mapping
+            Values of latent sites; the others are drawn from their prior.
+        key : key
+            Random key.
+        arrays : pytree
+            Array arguments.
+        handler : callable, optional
+            Wraps the program, to treat some sites otherwise.
+
+        Returns
+        -------
+        dict
+            Value of every sample and deterministic site.
+        """
+        fn: Callable = Unobserve(self.fn)
+        fn = handlers.substitute(fn, data=dict(values)) if handler is None else handler(fn, values)
+        with jax.numpy_rank_promotion("allow"):
+            trace = handlers.trace(handlers.seed(fn, key)).get_trace(**self.arguments(arrays))
+        return {
+            name: site["value"]
+            for name, site in trace.items()
+            if site["type"] == "deterministic"
+            or (site["type"] == "sample" and not is_factor(site))
+        }
+
+
+_PROGRAMS: OrderedDict[Hashable, Program] = OrderedDict()
+_MOST_PROGRAMS = 64
+
+
+def cached_program(key: Hashable, build: Callable[[], Program]) -> Program:
+    """The program of a (function, shapes, statics) key: built once, so compiled once.
+
+    The most recently used programs are kept, so that a long session does not grow without bound.
+    """
+    if key in _PROGRAMS:
+        _PROGRAMS.move_to_end(key)
+        return _PROGRAMS[key]
+    program = build()
+    _PROGRAMS[key] = program
+    while len(_PROGRAMS) > _MOST_PROGRAMS:
+        _PROGRAMS.popitem(last=False)
+    return program

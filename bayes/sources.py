@@ -1,0 +1,77 @@
+"""Which arguments of a program its observed values are made of."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+from numpyro import handlers
+from numpyro.infer.initialization import init_to_sample
+
+from bayes.data import Data
+from bayes.program import is_factor
+
+__all__ = ["observed_sources"]
+
+
+def observed_sources(fn: Callable, data: Data) -> dict[str, tuple[str, ...]]:
+    """Arguments that each observed site's value depends on, found from the trace.
+
+    Parameters
+    ----------
+    fn : callable
+        The program.
+    data : Data
+        Its data.
+
+    Returns
+    -------
+    dict
+        Names of arguments by observed site. Empty where the program cannot be traced in its
+        data; then values are compared by identity.
+    """
+    statics = {k: v for k, v in data.arguments.items() if k not in data.columns}
+
+    def observed(arrays: dict[str, Any]) -> dict[str, Any]:
+        seeded = handlers.seed(fn, jax.random.key(0))
+        drawn = handlers.substitute(seeded, substitute_fn=init_to_sample())
+        with jax.numpy_rank_promotion("allow"):
+            trace = handlers.trace(drawn).get_trace(**statics, **arrays)
+        return {
+            name: site["value"]
+            for name, site in trace.items()
+            if site["type"] == "sample" and site["is_observed"] and not is_factor(site)
+        }
+
+    try:
+        closed, shapes = jax.make_jaxpr(observed, return_shape=True)(data.arrays)
+    except Exception:
+        return _by_identity(fn, data)
+    leaves, _ = jax.tree.flatten_with_path(data.arrays)
+    owners = [path[0].key for path, _ in leaves]
+    names = list(shapes)
+    return {
+        name: tuple(sorted({owners[i] for i in _inputs(closed.jaxpr, place)}))
+        for place, name in enumerate(sorted(names))
+    }
+
+
+def _inputs(jaxpr: Any, output: int) -> set[int]:
+    """Indices of the inputs of a jaxpr that one of its outputs depends on."""
+    needed = {id(jaxpr.outvars[output])}
+    for equation in reversed(jaxpr.eqns):
+        if any(id(v) in needed for v in equation.outvars):
+            needed.update(id(v) for v in equation.invars)
+    return {i for i, v in enumerate(jaxpr.invars) if id(v) in needed}
+
+
+def _by_identity(fn: Callable, data: Data) -> dict[str, tuple[str, ...]]:
+    from bayes.structure import trace_program
+
+    trace = trace_program(fn, data, 0)
+    return {
+        name: tuple(a for a, v in data.arrays.items() if v is site["value"])
+        for name, site in trace.items()
+        if site["type"] == "sample" and site["is_observed"] and not is_factor(site)
+    }
