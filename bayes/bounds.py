@@ -24,7 +24,7 @@ _BEYOND = 2**30
 
 
 def check_indices(
-    log_density: Callable[[Any, Any], Any], position: np.ndarray, data: Data
+    log_density: Callable[[Any, Any], Any], position: Any, data: Data
 ) -> str | None:
     """Refuse data that index an array outside its bounds.
 
@@ -50,7 +50,7 @@ def check_indices(
     integer = {
         name: value
         for name, value in data.arrays.items()
-        if isinstance(value, np.ndarray) and value.dtype.kind in "iu"
+        if isinstance(value, (np.ndarray, jax.Array)) and value.dtype.kind in "iu"
     }
     if not integer:
         return None
@@ -78,7 +78,7 @@ def check_indices(
     return None
 
 
-def _indexes(log_density: Callable, position: np.ndarray, arrays: Mapping[str, Any]) -> bool:
+def _indexes(log_density: Callable, position: Any, arrays: Mapping[str, Any]) -> bool:
     text = str(jax.make_jaxpr(log_density)(position, arrays))
     return any(word in text for word in (" gather[", " scatter", " dynamic_slice[", " take"))
 

@@ -15,6 +15,8 @@ from bayes.precision import double_precision
 
 __all__ = ["computing"]
 
+_CACHE_BYTES = 2**30
+
 
 def _cache_folder() -> str | None:
     """Where compiled functions are kept: BAYES_CACHE, else the user's cache folder.
@@ -38,14 +40,15 @@ def _compilation_cache() -> Iterator[None]:
     except OSError:  # a home that cannot be written to: compile anew
         yield
         return
-    before = {
-        "jax_compilation_cache_dir": None,
-        "jax_persistent_cache_min_compile_time_secs": (
-            jax.config.jax_persistent_cache_min_compile_time_secs
-        ),
+    settings = {
+        "jax_compilation_cache_dir": folder,
+        "jax_persistent_cache_min_compile_time_secs": 0.1,
+        # The limit bounds the folder, and makes JAX lock it against other processes.
+        "jax_compilation_cache_max_size": _CACHE_BYTES,
     }
-    jax.config.update("jax_compilation_cache_dir", folder)
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
+    before = {name: getattr(jax.config, name) for name in settings}
+    for name, value in settings.items():
+        jax.config.update(name, value)
     compilation_cache.reset_cache()
     try:
         yield

@@ -19,7 +19,7 @@ from bayes.data import Data
 from bayes.dims import site_coords, site_dims
 from bayes.errors import DataError, ModelError, UnsupportedModelError
 from bayes.precision import double_precision
-from bayes.program import Program, Unobserve, cached_program
+from bayes.program import Position, Program, Unobserve, cached_program
 from bayes.reparam import apply_reparam
 from bayes.sources import observed_sources
 from bayes.structure import Site, explain, read_sites, trace_program
@@ -237,13 +237,13 @@ class Problem:
         """Names of the sites that a posterior reports: latent and deterministic ones."""
         return tuple(n for n, s in self.sites.items() if s.kind in ("latent", "deterministic"))
 
-    def log_density(self, position: Float[Array, " d"]) -> Float[Array, ""]:
+    def log_density(self, position: Position) -> Float[Array, ""]:
         """Log joint density at a flat unconstrained position, log Jacobians included."""
         with double_precision():
             run = self.program.once("density", lambda: jax.jit(self.program.log_density))
             return run(jnp.asarray(position), self.arrays)
 
-    def value_and_grad(self, position: Float[Array, " d"]) -> tuple[Array, Array]:
+    def value_and_grad(self, position: Position) -> tuple[Array, Array]:
         """Log density and its gradient at a flat unconstrained position."""
         with double_precision():
             run = self.program.once(
@@ -331,11 +331,11 @@ class Problem:
             out = run(flat, self.arrays)
             return {k: np.asarray(v).reshape(*shape, *v.shape[1:]) for k, v in out.items()}
 
-    def log_prior(self, position: Float[Array, " d"]) -> dict[str, float]:
+    def log_prior(self, position: Position) -> dict[str, float]:
         """Log prior of every latent site at a position, without log Jacobians."""
         return self._parts(position, observed=False)
 
-    def log_likelihood(self, position: Float[Array, " d"]) -> dict[str, float]:
+    def log_likelihood(self, position: Position) -> dict[str, float]:
         """Log likelihood of every observed site and factor at a position."""
         return self._parts(position, observed=True)
 

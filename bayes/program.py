@@ -17,7 +17,11 @@ from numpyro.distributions.transforms import biject_to
 from numpyro.infer.util import compute_log_probs, constrain_fn, potential_energy
 from numpyro.primitives import Messenger
 
-__all__ = ["Latent", "Program", "Unobserve", "cached_program", "is_factor"]
+__all__ = ["Latent", "Position", "Program", "Unobserve", "cached_program", "is_factor"]
+
+
+Position = Float[Array, " d"] | Float[np.ndarray, " d"]
+"""A flat unconstrained vector."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -110,7 +114,7 @@ class Program:
         """Keyword arguments of the program."""
         return {**self.statics, **(arrays if self.constants is None else self.constants)}
 
-    def unpack(self, position: Float[Array, " d"]) -> dict[str, Array]:
+    def unpack(self, position: Position) -> dict[str, Array]:
         """Flat vector to unconstrained values by site."""
         return {s.name: position[s.start : s.stop].reshape(s.flat_shape) for s in self.latents}
 
@@ -118,7 +122,7 @@ class Program:
         """Unconstrained values by site to the flat vector."""
         return jnp.concatenate([jnp.ravel(values[s.name]) for s in self.latents])
 
-    def log_density(self, position: Float[Array, " d"], arrays: Any) -> Float[Array, ""]:
+    def log_density(self, position: Position, arrays: Any) -> Float[Array, ""]:
         """Log joint density on the unconstrained space, log Jacobians included."""
         enumerate_sites = self.plate_nesting is not None
         fn = self._potential_fn()
@@ -135,7 +139,7 @@ class Program:
 
         return enum(config_enumerate(self.fn), -self.plate_nesting - 1)
 
-    def constrain(self, position: Float[Array, " d"], arrays: Any) -> dict[str, Array]:
+    def constrain(self, position: Position, arrays: Any) -> dict[str, Array]:
         """Values of the latent and deterministic sites at a position."""
         fn = handlers.seed(self.fn, jax.random.key(0))
         with jax.numpy_rank_promotion("allow"):

@@ -20,6 +20,9 @@ import jaxtyping
 import numpy as np
 import pytest
 
+# Our own code promotes no ranks; a user's program may, and bayes allows it there.
+jax.config.update("jax_numpy_rank_promotion", "raise")
+
 
 @pytest.fixture(autouse=True)
 def _fixed_seeds():
