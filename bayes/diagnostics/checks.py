@@ -14,7 +14,7 @@ from bayes.diagnostics.convergence import Convergence, constant_elements, conver
 __all__ = ["Check", "Diagnostics", "diagnose"]
 
 RHAT, ESS, BFMI = 1.01, 400, 0.3
-SATURATED_SHARE = 0.05
+DIVERGENT_SHARE, SATURATED_SHARE = 1e-4, 0.05
 
 
 @dataclasses.dataclass(frozen=True)
@@ -161,13 +161,13 @@ def _chains(chains: int) -> Check:
 
 def _finite(info: Mapping[str, Any]) -> Check:
     bad = int(info.get("non_finite", 0))
-    advice = "" if not bad else "draws overflow: the posterior may be improper; give it proper priors"
+    advice = (
+        "" if not bad else "draws overflow: the posterior may be improper; give it proper priors"
+    )
     return Check("finite", float(bad), 0.0, bad == 0, advice)
 
 
-def _convergence_checks(
-    found: Convergence, chains: int, centred: tuple[str, ...]
-) -> list[Check]:
+def _convergence_checks(found: Convergence, chains: int, centred: tuple[str, ...]) -> list[Check]:
     few = f"{found.draws} draws a chain are too few: take more"
     sites = f"; or reparam='auto' ({', '.join(centred)})" if centred else ""
     checks = []
@@ -209,9 +209,7 @@ def _agreement(posterior: xr.Dataset, lp: np.ndarray, found: Convergence) -> Che
     )
 
 
-def _dynamics(
-    stats: xr.Dataset, info: Mapping[str, Any], centred: tuple[str, ...]
-) -> list[Check]:
+def _dynamics(stats: xr.Dataset, info: Mapping[str, Any], centred: tuple[str, ...]) -> list[Check]:
     checks = []
     funnel = (
         f"non-centre {', '.join(centred)} with reparam='auto'"
@@ -225,14 +223,18 @@ def _dynamics(
         if count:
             advice = f"{count} divergent transitions: draws may miss a region; {funnel}"
             advice += _nan_hint(info)
-        checks.append(Check("divergences", float(count), 0.0, count == 0, advice))
+        allowed = int(DIVERGENT_SHARE * diverging.size)
+        passed = count <= allowed
+        checks.append(Check("divergences", float(count), float(allowed), passed, advice))
     if "energy" in stats and stats.sizes["draw"] > 3:
         energy = stats["energy"].values
         with np.errstate(all="ignore"):
             bfmi = np.square(np.diff(energy, axis=1)).mean(axis=1) / energy.var(axis=1)
         value = float(np.min(bfmi))
         passed = bool(value >= BFMI)
-        advice = "" if passed else f"energy mixes slowly (E-BFMI): heavy tails or a funnel; {funnel}"
+        advice = (
+            "" if passed else f"energy mixes slowly (E-BFMI): heavy tails or a funnel; {funnel}"
+        )
         checks.append(Check("ebfmi", value, BFMI, passed, advice))
     deepest = info.get("max_tree_depth", 0)
     if deepest and "tree_depth" in stats:

@@ -104,14 +104,15 @@ def convergence(posterior: xr.Dataset, lp: np.ndarray | None) -> Convergence:
     empty = np.full(values.shape[2], np.nan)
     if values.shape[1] < 4:
         return Convergence(names, values, empty, empty, empty)
+    infinite = ~np.isfinite(values).all(axis=(0, 1))
+    finite = np.where(infinite, 0.0, values)
     with np.errstate(all="ignore"):
         axes = {"chain_axis": 0, "draw_axis": 1}
-        rhat = empty if values.shape[0] < 2 else array_stats.rhat(values, **axes)
-        bulk = array_stats.ess(values, method="bulk", **axes)
-        tail = array_stats.ess(values, method="tail", prob=(0.05, 0.95), **axes)
+        rhat = empty if values.shape[0] < 2 else array_stats.rhat(finite, **axes)
+        bulk = array_stats.ess(finite, method="bulk", **axes)
+        tail = array_stats.ess(finite, method="tail", prob=(0.05, 0.95), **axes)
     # A chain that does not move is stuck, however smooth the others are.
-    still = np.ptp(values, axis=1).min(axis=0) == 0
-    bad = still | ~np.isfinite(values).all(axis=(0, 1))
+    bad = infinite | (np.ptp(finite, axis=1).min(axis=0) == 0)
     rhat = np.where(bad, np.inf, rhat) if values.shape[0] > 1 else rhat
     bulk, tail = np.where(bad, 0.0, bulk), np.where(bad, 0.0, tail)
     if lp is not None:
@@ -142,7 +143,7 @@ def chain_apart(
         The element that shows it best.
     """
     value, name = found.worst_rhat
-    if not value > 1.05:
+    if not value > 1.05 or not np.isfinite(found.values[..., found.names.index(name)]).all():
         return None, ""
     draws = found.values[..., found.names.index(name)]
     centre, spread = np.median(draws, axis=1), draws.std(axis=1)

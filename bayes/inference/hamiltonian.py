@@ -1,26 +1,18 @@
-"""What NUTS and HMC share: chains in threads, a warm-up pooled over chains, blocks of iterations."""
+"""What NUTS and HMC share: settings, the contract, and a warm-up pooled over chains."""
 
 from __future__ import annotations
 
 import abc
 import dataclasses
-import os
-import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
-from numpyro.infer.hmc_util import (
-    dual_averaging,
-    euclidean_kinetic_energy,
-    find_reasonable_step_size,
-)
 
 from bayes.errors import SettingsError
+from bayes.inference.chains import enter_coordinates, run_block
 from bayes.inference.metric import (
     choose_factor,
     dense_factor,
@@ -32,12 +24,10 @@ from bayes.inference.starts import find_starts
 from bayes.inference.transitions import Point, Transition
 from bayes.inference.warmup import TARGETS, Stage, far_chains, stages
 from bayes.method import Chunk, Draws, Method, Progress
-from bayes.precision import double_precision
 from bayes.problem import Problem
 
 __all__ = ["Hamiltonian"]
 
-_BLOCK_SECONDS = 0.5
 _DENSE_FROM_START = 64
 _LARGEST_DENSE = 1500
 _WINDOW_NUMBERS = 2 * 10**7
@@ -151,7 +141,16 @@ class Hamiltonian(Method):
     def step(self, problem: Problem, state: dict[str, Any]) -> tuple[dict, Chunk | None]:
         """Run a block of iterations on every chain; ends a stage where it is over."""
         stage = self._stages[int(state["stage"])]
-        outputs, seconds, count = self._run_block(problem, state, stage)
+        outputs = run_block(
+            problem,
+            state,
+            self.transition,
+            key=(type(self).__name__, *self.compile_key()),
+            adapt=stage.name in ("adapt", "settle"),
+            target=self._target(state),
+            depth=stage.depth,
+        )
+        count = outputs["count"]
         new = {**state, **outputs["carry"]}
         new["iteration"] = state["iteration"] + count
         new["left"] = state["left"] - count
@@ -225,87 +224,15 @@ class Hamiltonian(Method):
     ) -> dict[str, Any]:
         """Enter new whitened coordinates and search a step size there."""
         z = to_whitened(factor, positions)
-        program = problem.program
-        run = program.once(
-            ("restart", factor.ndim), lambda: jax.jit(_restart_function(program.log_density))
-        )
-        key = jax.random.wrap_key_data(jnp.asarray(state["step_key"]))
-        found = []
-        with double_precision():
-            for chain in range(self.chains):
-                chain_key = jax.random.fold_in(
-                    jax.random.fold_in(key, int(state["iteration"])), chain
-                )
-                out = run(z[chain], factor, np.exp(log_step[chain]), chain_key, problem.arrays)
-                found.append([np.asarray(v) for v in out])
-        potential, gradient, steps = (np.stack(v) for v in zip(*found, strict=True))
-        steps = np.clip(np.where(np.isfinite(steps), steps, 1e-3), 1e-10, 1e3)
+        point, steps = enter_coordinates(problem, state, z, factor, log_step)
         zero = np.zeros(self.chains)
         return {
             **state,
-            "z": z,
-            "potential": potential,
-            "gradient": gradient,
+            **point,
             "factor": factor,
             "log_step": np.log(steps),
             "averaging": np.stack([zero, zero, zero, zero, np.log(10.0 * steps)], axis=1),
         }
-
-    def _run_block(
-        self, problem: Problem, state: dict[str, Any], stage: Stage
-    ) -> tuple[dict[str, Any], float, int]:
-        program = problem.program
-        size = max(1, min(100, 4 * 10**6 // max(problem.size, 1)))
-        pace = program.once(("pace", self.compile_key()), lambda: {"seconds": 0.0})
-        wanted = size if not pace["seconds"] else int(_BLOCK_SECONDS / pace["seconds"])
-        if not pace["seconds"]:
-            wanted = 5
-        count = max(1, min(int(state["left"]), size, wanted))
-        factor = state["factor"]
-        adapt = stage.name in ("adapt", "settle")
-        key = jax.random.wrap_key_data(jnp.asarray(state["key"]))
-
-        def arguments(chain: int) -> tuple:
-            point = Point(state["z"][chain], state["potential"][chain], state["gradient"][chain])
-            return (
-                point, state["log_step"][chain], state["averaging"][chain],
-                jax.random.fold_in(key, chain), np.asarray(int(state["iteration"])),
-                np.asarray(count), np.asarray(adapt), np.asarray(self._target(state)),
-                np.asarray(stage.depth), factor, problem.arrays,
-            )
-
-        def compile_block() -> Callable:
-            block = _block_function(program.log_density, self.transition, size)
-            return jax.jit(block).lower(*arguments(0)).compile()
-
-        def run(chain: int) -> Any:
-            with double_precision():
-                return jax.tree.map(np.asarray, compiled(*arguments(chain)))
-
-        with double_precision():
-            compiled = program.once(
-                ("block", type(self).__name__, self.compile_key(), factor.ndim, size),
-                compile_block,
-            )
-            begin = time.perf_counter()
-            workers = min(self.chains, os.cpu_count() or 1)
-            with ThreadPoolExecutor(workers) as pool:
-                results = list(pool.map(run, range(self.chains)))
-            seconds = time.perf_counter() - begin
-        pace["seconds"] = seconds / count
-        carry, buffers = jax.tree.map(lambda *leaves: np.stack(leaves), *results)
-        point, log_step, averaging = carry
-        cut = {k: v[:, :count] for k, v in buffers.items()}
-        outputs = {
-            "carry": {
-                "z": point.z, "potential": point.potential, "gradient": point.gradient,
-                "log_step": log_step, "averaging": averaging,
-            },
-            "position": cut.pop("position"),
-            "whitened_gradient": cut.pop("whitened_gradient"),
-            "stats": cut,
-        }
-        return outputs, seconds, count
 
     def _remember(
         self, problem: Problem, state: dict[str, Any], outputs: dict[str, Any], stage: Stage
@@ -336,9 +263,7 @@ class Hamiltonian(Method):
         for name, value in new.items():
             state[name] = np.concatenate([state[name], value], axis=1)
 
-    def _end_stage(
-        self, problem: Problem, state: dict[str, Any], stage: Stage
-    ) -> dict[str, Any]:
+    def _end_stage(self, problem: Problem, state: dict[str, Any], stage: Stage) -> dict[str, Any]:
         new = dict(state)
         following = int(state["stage"]) + 1
         if stage.name == "adapt":
@@ -402,80 +327,3 @@ class Hamiltonian(Method):
         if self._dense_from_start(problem) and factor.ndim == 1:
             factor = np.diag(factor)
         return self._restart(problem, new, positions, factor, state["log_step"])
-
-
-def _whitened(log_density: Callable, factor: Array, arrays: Any) -> Callable:
-    def potential(z: Array) -> Array:
-        return -log_density(factor * z if factor.ndim == 1 else factor @ z, arrays)
-
-    return potential
-
-
-def _restart_function(log_density: Callable) -> Callable:
-    def restart(z: Array, factor: Array, step: Array, key: Array, arrays: Any) -> tuple:
-        potential = _whitened(log_density, factor, arrays)
-        value, gradient = jax.value_and_grad(potential)(z)
-        found = find_reasonable_step_size(
-            potential,
-            euclidean_kinetic_energy,
-            lambda x, _, k: jax.random.normal(k, x.shape, x.dtype),
-            step,
-            jnp.ones_like(z),
-            (z, None, value, gradient),
-            key,
-        )
-        return value, gradient, found
-
-    return restart
-
-
-def _block_function(log_density: Callable, transition: Callable, size: int) -> Callable:
-    """A function that runs up to ``size`` iterations of one chain.
-
-    The randomness of an iteration comes from its number alone, so that the draws do not depend on
-    how iterations are cut into blocks.
-    """
-    _, update = dual_averaging()
-
-    def block(
-        point: Point, log_step: Array, averaging: Array, key: Array, first: Array, count: Array,
-        adapt: Array, target: Array, depth: Array, factor: Array, arrays: Any,
-    ) -> tuple:
-        potential = _whitened(log_density, factor, arrays)
-        dimension = point.z.shape[0]
-        buffers = {
-            "position": jnp.zeros((size, dimension)),
-            "whitened_gradient": jnp.zeros((size, dimension)),
-            "lp": jnp.zeros(size),
-            "energy": jnp.zeros(size),
-            "acceptance_rate": jnp.zeros(size),
-            "n_steps": jnp.zeros(size, jnp.int64),
-            "tree_depth": jnp.zeros(size, jnp.int64),
-            "diverging": jnp.zeros(size, bool),
-        }
-
-        def body(i: Array, loop: tuple) -> tuple:
-            point, log_step, averaging, buffers = loop
-            new, report = transition(
-                potential, jax.random.fold_in(key, first + i), point, jnp.exp(log_step), depth
-            )
-            next_averaging = jnp.stack(update(target - report.acceptance, tuple(averaging)))
-            averaging = jnp.where(adapt, next_averaging, averaging)
-            log_step = jnp.where(adapt, next_averaging[0], log_step)
-            row = {
-                "position": factor * new.z if factor.ndim == 1 else factor @ new.z,
-                "whitened_gradient": -new.gradient,
-                "lp": -new.potential,
-                "energy": report.energy,
-                "acceptance_rate": report.acceptance,
-                "n_steps": report.leapfrogs,
-                "tree_depth": report.depth,
-                "diverging": report.diverging,
-            }
-            buffers = {k: b.at[i].set(row[k]) for k, b in buffers.items()}
-            return new, log_step, averaging, buffers
-
-        loop = jax.lax.fori_loop(0, count, body, (point, log_step, averaging, buffers))
-        return loop[:3], loop[3]
-
-    return block

@@ -74,8 +74,9 @@ def find_starts(
     taken = {tuple(s) for s, ok in zip(starts, np.isfinite(score.max(axis=1)), strict=True) if ok}
     for chain in np.flatnonzero(~np.isfinite(score.max(axis=1))):
         spare = next((i for i in ranking if tuple(positions[i]) not in taken), None)
-        starts[chain] = positions[int(np.argmax(np.where(finite, values, -np.inf)))
-                                  if spare is None else spare]
+        starts[chain] = positions[
+            int(np.argmax(np.where(finite, values, -np.inf))) if spare is None else spare
+        ]
         taken.add(tuple(starts[chain]))
     return starts, info
 
@@ -118,6 +119,8 @@ def _no_start(
         elif not np.isfinite(total).any():
             sign = "+inf" if (total > 0).all() else "-inf"
             words.append(f"site '{name}' has log probability {sign}")
-    return head + ("; ".join(words) or "the sum over sites is never finite") + (
-        "; pass init_strategy= with values near the data, or check the priors"
+    return (
+        head
+        + ("; ".join(words) or "the sum over sites is never finite")
+        + ("; pass init_strategy= with values near the data, or check the priors")
     )

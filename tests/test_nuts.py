@@ -1,0 +1,253 @@
+"""NUTS and HMC against posteriors that are known exactly.
+
+Thresholds are in combined Monte Carlo standard errors: |z| < 4.5 fails a right sampler about once
+in 150 000 comparisons, and a test here makes at most 30.
+"""
+
+import jax
+import numpy as np
+import numpyro
+import numpyro.distributions as dist
+import pytest
+import scipy.stats
+from arviz_stats.base import array_stats
+from models_for_tests import SCHOOLS_DATA, funnel, normal_mean, regression, schools
+from numpyro.infer import init_to_value
+
+import bayes
+from bayes.inference import chains as running
+
+AXES = {"chain_axis": 0, "draw_axis": 1}
+Z = 4.5
+
+
+def z_scores(draws: np.ndarray, mean: np.ndarray) -> np.ndarray:
+    """Distance of the draws' mean from the exact one in Monte Carlo standard errors."""
+    error = draws.std(axis=(0, 1)) / np.sqrt(array_stats.ess(draws, method="mean", **AXES))
+    return (draws.mean(axis=(0, 1)) - mean) / error
+
+
+def assert_moments(draws: np.ndarray, mean: np.ndarray, sd: np.ndarray) -> None:
+    assert np.abs(z_scores(draws, mean)).max() < Z
+    assert np.abs(z_scores((draws - mean) ** 2, np.square(sd))).max() < Z
+
+
+METHODS = {
+    "nuts": bayes.NUTS(warmup=300, draws=1000),
+    "nuts-diagonal": bayes.NUTS(warmup=300, draws=1000, metric="diagonal"),
+    "nuts-dense": bayes.NUTS(warmup=300, draws=1000, metric="dense"),
+    "hmc": bayes.HMC(warmup=300, draws=1000),
+}
+
+
+@pytest.fixture(params=METHODS)
+def method(request):
+    return METHODS[request.param]
+
+
+def test_conjugate_normal(method):
+    y = np.array([0.3, 2.1, -0.7, 1.9, 0.4])
+    post = bayes.fit(normal_mean, {"n": 5, "y": y}, method, seed=1)
+    precision = 1 / 2.0**2 + 5 / 1.5**2
+    mean = (1.0 / 2.0**2 + y.sum() / 1.5**2) / precision
+    assert_moments(post.draws("mu").values, mean, precision**-0.5)
+    assert post.diagnostics.ok, post.diagnostics
+
+
+def known_noise(x, prior_sd, y=None):
+    beta = numpyro.sample("beta", dist.Normal(0, prior_sd).to_event(1))
+    with numpyro.plate("row", x.shape[0]):
+        numpyro.sample("y", dist.Normal(x @ beta, 0.5), obs=y)
+
+
+def test_correlated_gaussian_of_unequal_scales(method, rng):
+    """Scales from 0.01 to 100 and correlations above 0.99; a fixed metric would need 10^4 steps."""
+    d = 12
+    x = rng.normal(size=(40, d)) + 8.0 * rng.normal(size=(40, 1))
+    x *= np.logspace(-2, 2, d)
+    prior_sd = 10.0 / np.logspace(-2, 2, d)
+    y = rng.normal(size=40)
+    data = {"x": x, "prior_sd": prior_sd, "y": y}
+    covariance = np.linalg.inv(x.T @ x / 0.25 + np.diag(prior_sd**-2))
+    mean = covariance @ x.T @ y / 0.25
+    if method.metric == "diagonal":
+        pytest.skip("correlation is what a diagonal metric does not learn")
+    post = bayes.fit(known_noise, data, method, seed=2)
+    assert_moments(post.draws("beta").values, mean, np.sqrt(np.diag(covariance)))
+    if method.name == "nuts":
+        assert post.data["sample_stats"]["n_steps"].values.mean() < 10
+
+
+def counts(n, k=None, c=None):
+    p = numpyro.sample("p", dist.Beta(2, 3))
+    rate = numpyro.sample("rate", dist.Gamma(2.0, 0.5))
+    low = numpyro.sample("low", dist.TruncatedNormal(0.0, 1.0, low=1.0))
+    numpyro.sample("k", dist.Binomial(n, p), obs=k)
+    with numpyro.plate("day", 6):
+        numpyro.sample("c", dist.Poisson(rate), obs=c)
+    numpyro.deterministic("twice", 2 * low)
+
+
+def test_bounded_posteriors(method):
+    c = np.array([3, 1, 4, 1, 5, 9])
+    post = bayes.fit(counts, {"n": np.asarray(12), "k": np.asarray(3), "c": c}, method, seed=3)
+    exact = {
+        "p": scipy.stats.beta(2 + 3, 3 + 9),
+        "rate": scipy.stats.gamma(2 + c.sum(), scale=1 / (0.5 + 6)),
+        "low": scipy.stats.truncnorm(1.0, np.inf),
+    }
+    for name, law in exact.items():
+        draws = post.draws(name).values
+        assert_moments(draws, law.mean(), law.std())
+        # Tails: the share of draws below the 5 % and 95 % points.
+        for level in (0.05, 0.95):
+            below = (draws < law.ppf(level)).astype(float)
+            assert abs(z_scores(below, level)) < Z
+    np.testing.assert_allclose(post.draws("twice"), 2 * post.draws("low"))
+
+
+def test_same_seed_same_bits_whatever_the_threads(monkeypatch):
+    method = bayes.NUTS(chains=3, warmup=100, draws=60, target_accept=0.8)
+    run = {}
+    for cores in (1, 8):
+        monkeypatch.setattr(running.os, "cpu_count", lambda cores=cores: cores)
+        with pytest.warns(bayes.ConvergenceWarning):
+            run[cores] = bayes.fit(schools, SCHOOLS_DATA, method, seed=5)
+    np.testing.assert_array_equal(run[1].draws("theta"), run[8].draws("theta"))
+    with pytest.warns(bayes.ConvergenceWarning):
+        other = bayes.fit(schools, SCHOOLS_DATA, method, seed=6)
+    assert not np.array_equal(run[1].draws("theta"), other.draws("theta"))
+
+
+def test_a_second_fit_of_the_same_shapes_compiles_nothing():
+    x = np.linspace(-1, 1, 30)
+    method = bayes.NUTS(warmup=300, draws=1000, target_accept=0.9)
+
+    def fit(shift):
+        y = 1.0 + 2.0 * x + 0.3 * np.sin(50 * x + shift)
+        return bayes.fit(regression, {"x": x, "y": y}, method, seed=0)
+
+    first = fit(0.0)
+    compiled = []
+    jax.monitoring.register_event_duration_secs_listener(
+        lambda event, seconds, **_: compiled.append(event) if "backend_compile" in event else None
+    )
+    try:
+        second = fit(1.0)
+    finally:
+        jax.monitoring.clear_event_listeners()
+    assert compiled == []
+    assert not np.array_equal(first.draws("slope"), second.draws("slope"))
+
+
+def test_importing_and_fitting_leaves_jax_as_it_was():
+    before = jax.config.jax_enable_x64, jax.config.jax_compilation_cache_dir
+    bayes.fit(normal_mean, {"n": 2, "y": [0.0, 1.0]}, METHODS["nuts"])
+    assert (jax.config.jax_enable_x64, jax.config.jax_compilation_cache_dir) == before
+
+
+def test_draws_are_double_precision():
+    post = bayes.fit(normal_mean, {"n": 2, "y": np.float32([0.0, 1.0])}, METHODS["nuts"])
+    assert post.draws("mu").dtype == np.float64
+
+
+def test_init_to_value_is_honoured():
+    value = 40.0
+    method = bayes.NUTS(
+        chains=2, warmup=1, draws=1, init_strategy=init_to_value(values={"mu": value})
+    )
+    with pytest.warns(bayes.ConvergenceWarning):
+        post = bayes.fit(normal_mean, {"n": 2, "y": [0.0, 1.0]}, method)
+    assert "init_to_value" in post.method.settings["init_strategy"]
+    starts, _ = bayes.inference.starts.find_starts(
+        post.problem, jax.random.key(0), 2, 3, method.init_strategy
+    )
+    np.testing.assert_allclose(starts, value)
+
+
+def test_max_tree_depth_bounds_the_leapfrogs():
+    method = bayes.NUTS(chains=2, warmup=100, draws=100, max_tree_depth=2)
+    with pytest.warns(bayes.ConvergenceWarning):
+        post = bayes.fit(schools, SCHOOLS_DATA, method)
+    assert post.data["sample_stats"]["n_steps"].values.max() <= 3
+    assert not post.diagnostics["tree_depth"].passed
+
+
+def test_target_accept_is_met():
+    """Averaging log step sizes errs towards smaller steps, here and in Stan: acceptance exceeds."""
+    for target in (0.7, 0.95):
+        method = bayes.NUTS(warmup=500, draws=1000, target_accept=target)
+        post = bayes.fit(
+            known_noise,
+            {"x": np.eye(20), "prior_sd": np.ones(20), "y": np.linspace(-1, 1, 20)},
+            method,
+        )
+        acceptance = float(post.data["sample_stats"]["acceptance_rate"].mean())
+        assert target - 0.03 < acceptance < target + 0.6 * (1 - target)
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"chains": 0}, "chains must be at least 1"),
+        ({"draws": -3}, "draws must be at least 1"),
+        ({"warmup": 0}, "warmup"),
+        ({"chains": 2.5}, "whole number"),
+        ({"target_accept": 1.0}, "target_accept"),
+        ({"metric": "round"}, "auto, diagonal, dense"),
+        ({"step_size": -1.0}, "step_size"),
+        ({"max_tree_depth": 0}, "max_tree_depth"),
+    ],
+)
+def test_senseless_settings_are_refused(unchecked, settings, words):
+    with pytest.raises(ValueError, match=words):
+        bayes.NUTS(**settings)
+
+
+def test_the_verdict_on_a_funnel_advises_to_non_centre():
+    model = bayes.Model(funnel, allow_prior=True)
+    with pytest.warns(bayes.ConvergenceWarning, match="reparam='auto'"):
+        post = bayes.fit(model, {}, bayes.NUTS(warmup=400, draws=400))
+    assert not post.diagnostics.ok
+    good = bayes.fit(model, {}, bayes.NUTS(warmup=400, draws=400), reparam="auto")
+    assert good.diagnostics.ok, good.diagnostics
+    scale = good.draws("scale").values
+    assert_moments(scale, 0.0, 3.0)
+    x = good.draws("x").values
+    # Given its scale, x is normal: its standardised value has unit variance.
+    assert_moments(x / np.exp(scale / 2)[..., None], np.zeros(9), np.ones(9))
+
+
+def far_start(y=None):
+    """An explosive recursion: most starts lie far out, where the noise scale swallows anything."""
+    phi = numpyro.sample("phi", dist.Normal(0, 2))
+    sigma = numpyro.sample("sigma", dist.HalfCauchy(2.5))
+    errors = jax.lax.scan(lambda e, v: ((v - phi * e),) * 2, 0.0, y)[1]
+    numpyro.factor("likelihood", dist.Normal(0, sigma).log_prob(errors).sum())
+
+
+def test_chains_from_a_far_region_are_brought_back(rng):
+    noise = rng.normal(size=201)
+    y = noise[1:] + 0.4 * noise[:-1]
+    for seed in range(3):
+        post = bayes.fit(far_start, {"y": y}, bayes.NUTS(warmup=400, draws=400), seed=seed)
+        assert post.diagnostics.ok, post.diagnostics
+        assert abs(float(post.draws("phi").mean()) - 0.4) < 0.3
+
+
+def two_modes(y=None):
+    x = numpyro.sample("x", dist.Normal(0, 10))
+    near = jax.numpy.logaddexp(dist.Normal(-8, 0.3).log_prob(x), dist.Normal(8, 0.3).log_prob(x))
+    numpyro.factor("modes", near)
+
+
+def test_chains_in_different_modes_are_named():
+    method = bayes.NUTS(warmup=200, draws=300, candidates=1)
+    with pytest.warns(bayes.ConvergenceWarning):
+        post = bayes.fit(two_modes, {}, method, seed=4)
+    signs = np.sign(post.draws("x").values.mean(axis=1))
+    assert len(set(signs)) == 2, "the test needs chains in both modes: choose another seed"
+    assert not post.diagnostics["rhat"].passed
+    if (signs == signs[0]).sum() in (1, 3):
+        alone = int(np.flatnonzero(signs == (1 if (signs > 0).sum() == 1 else -1))[0])
+        assert f"chain {alone}" in post.diagnostics["stuck_chains"].advice
