@@ -1,41 +1,44 @@
 """Group indices that lie outside the array they index.
 
 JAX clamps an index beyond the end and wraps one below zero, so a wrong group code gives a wrong
-posterior in silence. Here the log density runs once with every index checked.
+posterior in silence. Here the program runs once with every index checked.
 """
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
 import numpy as np
+import numpyro
+from jax.core import eval_jaxpr
 from jax.experimental import checkify
+from numpyro import handlers
 
 from bayes.columns import rows_text
 from bayes.data import Data
+from bayes.dependence import NOTHING, Dependence, dependence
 from bayes.errors import DataError
 
 __all__ = ["check_indices"]
 
-_BEYOND = 2**30
+_PADDING = "; where a negative code means 'none', use jnp.where(code < 0, 0, code)"
 
 
-def check_indices(
-    log_density: Callable[[Any, Any], Any], position: Any, data: Data
-) -> str | None:
+def check_indices(fn: Callable, data: Any, trace: Any) -> str | None:
     """Refuse data that index an array outside its bounds.
 
     Parameters
     ----------
-    log_density : callable
-        Function of (position, arrays).
-    position : array of shape (d,)
-        Any position.
-    data : Data
-        The data whose integer columns may be indices.
+    fn : callable
+        The program; or a log density, a function of (position, arrays).
+    data : Data or array of shape (d,)
+        The program's data; for a log density, a position.
+    trace : mapping or Data
+        A trace of the program, for the values of its latent sites; for a log density, the data.
 
     Returns
     -------
@@ -47,59 +50,157 @@ def check_indices(
     DataError
         Names the column, the rows and the size of the array that is indexed.
     """
-    integer = {
-        name: value
-        for name, value in data.arrays.items()
-        if isinstance(value, (np.ndarray, jax.Array)) and value.dtype.kind in "iu"
+    if isinstance(trace, Data):
+        return _check(fn, data, trace)
+    statics = {k: v for k, v in data.arguments.items() if k not in data.columns}
+
+    def run(latent: Any, arrays: Any) -> list[Any]:
+        program = handlers.substitute(handlers.seed(fn, jax.random.key(0)), data=latent)
+        with numpyro.validation_enabled(False), jax.numpy_rank_promotion("allow"):
+            found = handlers.trace(program).get_trace(**statics, **arrays)
+        sites = [s for s in found.values() if s["type"] in ("sample", "deterministic")]
+        return jax.tree.leaves([(s.get("fn"), s["value"]) for s in sites])
+
+    latent = {
+        name: site["value"]
+        for name, site in trace.items()
+        if site["type"] == "sample" and not site["is_observed"]
     }
-    if not integer:
+    return _check(run, latent, data)
+
+
+def _check(run: Callable, latent: Any, data: Data) -> str | None:
+    leaves = _named_leaves(data.arrays)
+    statics = data.statics
+    traced = _trace(run, latent, data.arrays)
+    if traced is None:
+        return "indices were not checked: the program cannot be traced"
+    jaxpr, constants, inputs = traced
+    told = [_same_as(c, leaves) for c in constants]
+    has_data = len(inputs) > len(jax.tree.leaves(latent))
+    given = [frozenset((n,)) for n in leaves] if has_data else []
+    known = [NOTHING] * (len(inputs) - len(given)) + given
+    # Where the program computes with its data in Python, they are constants, and inputs unused.
+    used = {id(v) for equation in jaxpr.eqns for v in equation.invars}
+    open_data = any(id(v) in used for v in jaxpr.invars[len(inputs) - len(given) :])
+    found = dependence(jaxpr, known, told)
+    whole = any(type(v) is int for v in statics.values())
+    if open_data and not found.indices and not whole:
         return None
+    if found.fills:
+        return "indices were not checked: the program says what to take beyond an array's end"
     try:
-        if not _indexes(log_density, position, data.arrays):
-            return None
-        checked = checkify.checkify(log_density, errors=checkify.index_checks)
-        message = checked(position, data.arrays)[0].get()
+        message = _first_fault(found, constants, inputs)
     except Exception as error:  # checkify does not know every primitive
         return f"indices were not checked against their arrays ({type(error).__name__})"
     if message is not None:
-        raise _out_of_range(message, integer, data)
-    negative = {n: v for n, v in integer.items() if (v < 0).any()}
-    if negative:
-        # A negative index counts from the end. Replace it by one far beyond: if that is an
-        # error, the column is an index.
-        for name, value in negative.items():
-            shifted = {**data.arrays, name: np.where(value < 0, _BEYOND, value)}
-            if checked(position, shifted)[0].get() is not None:
-                rows = np.flatnonzero(np.atleast_1d(value < 0))
-                raise DataError(
-                    f"column '{name}' is used as an index and has negative values "
-                    f"({rows_text(rows, data.columns[name].labels)}); indices count from 0"
-                )
+
+        def without(name: str, value: Any) -> str | None:
+            swapped = [value if t == {name} else c for t, c in zip(told, constants, strict=True)]
+            moved = [value if t == {name} else v for t, v in zip(known, inputs, strict=True)]
+            return _first_fault(found, swapped, moved)
+
+        raise _out_of_range(message, found.indices, leaves, data, without)
+    if not open_data:
+        _refuse_wrapped(constants, leaves, data)
     return None
 
 
-def _indexes(log_density: Callable, position: Any, arrays: Mapping[str, Any]) -> bool:
-    text = str(jax.make_jaxpr(log_density)(position, arrays))
-    return any(word in text for word in (" gather[", " scatter", " dynamic_slice[", " take"))
+def _trace(run: Callable, latent: Any, arrays: Any) -> tuple[Any, list[Any], list[Any]] | None:
+    """The traced program, its constants and inputs; data are constants where they must be."""
+    attempts = (
+        (contextlib.nullcontext(), lambda z, a: run(z, a), (latent, arrays)),
+        (contextlib.nullcontext(), lambda z: run(z, arrays), (latent,)),
+        (jax.ensure_compile_time_eval(), lambda z: run(z, arrays), (latent,)),
+    )
+    for context, attempt, inputs in attempts:
+
+        def under(*values: Any, c: Any = context, f: Callable = attempt) -> Any:
+            with c:
+                return f(*values)
+
+        try:
+            closed = jax.make_jaxpr(under)(*inputs)
+        except Exception:  # binding says what is wrong with the program
+            continue
+        return closed.jaxpr, list(closed.consts), jax.tree.leaves(inputs)
+    return None
 
 
-def _out_of_range(message: str, integer: Mapping[str, np.ndarray], data: Data) -> DataError:
+def _first_fault(found: Dependence, constants: list[Any], inputs: list[Any]) -> str | None:
+    def plain(constants: list[Any], inputs: list[Any]) -> Any:
+        return eval_jaxpr(found.plain, constants, *inputs)
+
+    error, _ = checkify.checkify(plain, errors=checkify.index_checks)(constants, inputs)
+    return error.get()
+
+
+def _refuse_wrapped(constants: list[Any], leaves: Mapping[str, Any], data: Data) -> None:
+    """Refuse negative indices that were counted from the end before the program was traced."""
+    flat = [np.ravel(c) for c in constants if np.asarray(c).dtype.kind in "iu"]
+    for name, leaf in leaves.items():
+        value = np.ravel(leaf)
+        if value.dtype.kind != "i" or not (value < 0).any():
+            continue
+        for constant in flat:
+            if constant.shape == value.shape and (constant >= 0).all():
+                moved = constant - value
+                if (moved[value >= 0] == 0).all() and len(set(moved[value < 0].tolist())) == 1:
+                    size = int(moved[value < 0][0])
+                    message = f"index {value.min()} is out of bounds for axis 0 with size {size}"
+                    raise _out_of_range(message, frozenset((name,)), leaves, data, lambda *_: None)
+
+
+def _named_leaves(arrays: Mapping[str, Any]) -> dict[str, Any]:
+    """Every array of the data by name, those of a pytree with their place in it."""
+    pairs, _ = jax.tree.flatten_with_path(dict(arrays))
+    return {str(path[0].key) + jax.tree_util.keystr(path[1:]): leaf for path, leaf in pairs}
+
+
+def _same_as(constant: Any, leaves: Mapping[str, Any]) -> frozenset[str]:
+    """The data that a constant of the program is."""
+    shape, dtype = np.shape(constant), getattr(constant, "dtype", None)
+    return frozenset(
+        name
+        for name, leaf in leaves.items()
+        if np.ndim(leaf) > 0
+        and leaf.shape == shape
+        and leaf.dtype == dtype
+        and np.array_equal(leaf, constant)
+    )
+
+
+def _out_of_range(
+    message: str,
+    indices: frozenset[str],
+    leaves: Mapping[str, Any],
+    data: Data,
+    without: Callable[[str, Any], str | None],
+) -> DataError:
+    """The error for a fault; the column is the one without whose wrong values it is gone."""
     first = message.split("\n")[0]
-    shape = re.search(r"shape \(([\d, ]*)\)", first)
-    sizes = [int(n) for n in shape.group(1).split(",") if n.strip()] if shape else []
     found = re.search(r"index (-?\d+) is out of bounds for axis \d+ with size (\d+)", first)
-    index, size = (int(found.group(1)), int(found.group(2))) if found else (None, None)
-    limit = size if size is not None else (max(sizes) if sizes else None)
-    for name, value in integer.items():
-        if limit is None:
+    if found is None:
+        shape = re.search(r"shape \(([\d, ]*)\)", first)
+        text = f"of shape ({shape.group(1)})" if shape else "of the program"
+        index, size = None, None
+    else:
+        index, size = int(found.group(1)), int(found.group(2))
+        text = f"of size {size}"
+    for name in sorted(indices):
+        value = np.asarray(leaves[name])
+        if size is None or index is None or value.dtype.kind not in "iuf":
             break
-        wrong = (value >= limit) | (value < -limit)
-        hit = index is None or bool((value == index).any() or (value == index - limit).any())
-        if wrong.any() and hit:
+        wrong = (value >= size) | (value < 0)
+        if (value == index).any() and without(name, np.where(wrong, 0, value)) != message:
+            column = data.columns.get(name)
             rows = np.unique(np.nonzero(np.atleast_1d(wrong))[0])
+            where = rows_text(rows, None if column is None else column.labels)
+            low, high = value.min().item(), value.max().item()
             return DataError(
-                f"column '{name}' is used as an index into an array of size {limit}, but has "
-                f"values from {value.min()} to {value.max()} "
-                f"({rows_text(rows, data.columns[name].labels)}); indices count from 0"
+                f"column '{name}' is used as an index into an array {text}, but has values from "
+                f"{low} to {high} ({where}); indices count from 0{_PADDING if low < 0 else ''}"
             )
-    return DataError(f"the program indexes an array out of its bounds: {first}")
+    made_of = f"; it is made of {', '.join(sorted(indices))}" if indices else ""
+    shown = "an index" if index is None else f"index {index}"
+    return DataError(f"the program uses {shown} for an array {text}{made_of}; indices count from 0")

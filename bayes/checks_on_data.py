@@ -6,95 +6,45 @@ import warnings
 from collections.abc import Mapping
 from typing import Any
 
+import jax
 import numpy as np
-import numpyro.distributions as dist
-from numpyro.distributions import constraints
 
 from bayes.columns import rows_text
 from bayes.data import Data
-from bayes.errors import DataError, DataWarning, ModelError, ShapeError
+from bayes.errors import DataError, DataWarning, ShapeError
+from bayes.parameters import check_parameters, parameter, parameter_constraints
+from bayes.structure import site_kind
+from bayes.supports import base_distribution, masked_out, no_density, same_support, support_words
 
 __all__ = ["check_observed", "check_parameters", "check_variation"]
 
 Trace = Mapping[str, Any]
+Sources = Mapping[str, tuple[str, ...]]
 
 
 def _observed(trace: Trace) -> dict[str, Any]:
-    from bayes.structure import _kind
-
-    return {n: s for n, s in trace.items() if s["type"] == "sample" and _kind(s) == "observed"}
+    return {n: s for n, s in trace.items() if s["type"] == "sample" and site_kind(s) == "observed"}
 
 
 def _labels(data: Data, site: Mapping[str, Any], sources: tuple[str, ...]) -> np.ndarray | None:
     for name in sources:
         column = data.columns.get(name)
-        if column is not None and column.labels is not None:
-            if np.shape(site["value"])[:1] == (len(column.labels),):
-                return column.labels
+        labels = None if column is None else column.labels
+        if labels is not None and np.shape(site["value"])[:1] == (len(labels),):
+            return labels
     return None
 
 
-def check_parameters(traces: list[Trace]) -> None:
-    """Refuse distributions whose parameters are invalid at every prior draw, naming the site."""
-    first = traces[0]
-    for name, site in first.items():
-        if site["type"] != "sample":
-            continue
-        for parameter, constraint in _constraints(site["fn"]):
-            if constraint is constraints.dependent or not _checkable(constraint):
-                continue
-            verdicts = [_valid(t[name]["fn"], parameter, constraint) for t in traces if name in t]
-            if all(v is False for v in verdicts):
-                value = np.asarray(_parameter(site["fn"], parameter))
-                bad = value[~np.broadcast_to(np.asarray(constraint(value)), value.shape)] if (
-                    value.ndim and np.shape(constraint(value)) == value.shape) else value
-                shown = ", ".join(f"{v:.4g}" for v in np.ravel(bad)[:3])
-                raise ModelError(
-                    f"site '{name}': parameter '{parameter}' of {type(_base(site['fn'])).__name__} "
-                    f"is invalid ({shown}); it must satisfy {_constraint_name(constraint)}"
-                )
+def _made_of(name: str, site: Mapping[str, Any], data: Data, sources: Sources) -> tuple[str, ...]:
+    """Arguments that an observed value is made of, the one of its own name first."""
+    found = sorted(sources.get(name, ()), key=lambda argument: (argument != name, argument))
+    if not found and not hasattr(site["value"], "dtype"):
+        # A Python number given as data is static, so nothing has traced it.
+        found = [a for a, v in data.statics.items() if a == name and v is site["value"]]
+    return tuple(found)
 
 
-def _base(fn: Any) -> Any:
-    wrappers = (dist.ExpandedDistribution, dist.Independent, dist.MaskedDistribution)
-    while isinstance(fn, wrappers):
-        fn = fn.base_dist
-    return fn
-
-
-def _constraints(fn: Any) -> list[tuple[str, Any]]:
-    return list(_base(fn).arg_constraints.items())
-
-
-def _parameter(fn: Any, name: str) -> Any:
-    return getattr(_base(fn), name, None)
-
-
-def _checkable(constraint: Any) -> bool:
-    return callable(constraint)
-
-
-def _constraint_name(constraint: Any) -> str:
-    return str(constraint) or type(constraint).__name__
-
-
-def _valid(fn: Any, parameter: str, constraint: Any) -> bool | None:
-    """Whether a parameter is valid; None where that cannot be told."""
-    base = _base(fn)
-    if parameter not in base.__dict__ and parameter in getattr(base, "reparametrized_params", []):
-        return None
-    value = getattr(base, parameter, None)
-    if value is None or not hasattr(value, "dtype") and not isinstance(value, (int, float)):
-        return None
-    try:
-        return bool(np.all(np.asarray(constraint(value))))
-    except Exception:
-        return None
-
-
-def check_observed(
-    traces: list[Trace], data: Data, sources: Mapping[str, tuple[str, ...]]
-) -> list[str]:
+def check_observed(traces: list[Trace], data: Data, sources: Sources) -> list[str]:
     """Check shape, kind and support of every observed value.
 
     Parameters
@@ -110,95 +60,198 @@ def check_observed(
     -------
     list of str
         Notes on conversions.
+
+    Raises
+    ------
+    ShapeError, DataError
+        Names the site, the column and the rows.
     """
     notes = []
+    _check_factors(traces[0], data)
     for name, site in _observed(traces[0]).items():
         value, fn = np.asarray(site["value"]), site["fn"]
-        made_of = sources.get(name, ())
+        made_of = _made_of(name, site, data, sources)
         what = f"'{made_of[0]}'" if made_of else "its value"
-        _check_shape(name, value, fn, what, from_data=bool(made_of))
-        labels = _labels(data, site, made_of)
+        _check_shape(name, value, site, what, data, from_data=bool(made_of))
         discrete = fn.support.is_discrete
-        categories = [a for a in made_of if a in data.levels]
-        if categories and not discrete:
+        _check_category(name, fn, [a for a in made_of if a in data.levels])
+        kind = type(base_distribution(fn)).__name__
+        if np.iscomplexobj(value):
             raise DataError(
-                f"observed site '{name}' has a continuous distribution, but column "
-                f"'{categories[0]}' is a category; its codes are not measurements"
+                f"observed site '{name}': {what} is complex, {kind} is of real numbers; observe "
+                "real and imaginary part each"
             )
-        if np.iscomplexobj(value) and not getattr(_base(fn), "complex_valued", False):
-            raise DataError(
-                f"observed site '{name}': {what} is complex, {type(_base(fn)).__name__} is not"
-            )
-        if value.dtype.kind in "iub" and not discrete:
+        if value.dtype.kind in "iub" and not discrete and made_of:
             notes.append(f"{what} holds integers; site '{name}' uses them as real numbers")
-        _check_support(name, value, [t[name]["fn"] for t in traces], what, labels)
+        missing = [a for a in made_of if a in data.columns and len(data.columns[a].missing)]
+        labels = _labels(data, site, made_of)
+        fns = [t[name]["fn"] for t in traces if name in t]
+        if not missing:  # missing values are judged with the log density
+            _check_values(name, value, fns, what, labels)
     return notes
 
 
-def _check_shape(name: str, value: np.ndarray, fn: Any, what: str, *, from_data: bool) -> None:
+def _check_factors(trace: Trace, data: Data) -> None:
+    """Warn of a factor for every pair of rows, which a column of shape (n, 1) makes by accident."""
+    columns = {n: _shape(v) for n, v in data.arrays.items()}
+    for name, site in trace.items():
+        if site["type"] != "sample" or site_kind(site) != "factor":
+            continue
+        shape = np.shape(base_distribution(site["fn"]).log_factor)
+        for column, rows in columns.items():
+            if len(rows) == 2 and rows[1] == 1 < rows[0] and shape == (rows[0], rows[0]):
+                warnings.warn(
+                    f"factor '{name}' has shape {shape}, one value for every pair of rows; column "
+                    f"'{column}' of shape {rows} is probably meant as {rows[:1]}",
+                    DataWarning,
+                    stacklevel=2,
+                )
+
+
+def _check_category(name: str, fn: Any, categories: list[str]) -> None:
+    """Codes of categories are neither measurements nor counts."""
+    support = fn.support
+    if not categories:
+        return
+    if not support.is_discrete or type(support).__name__ == "_IntegerNonnegative":
+        kind = "counts" if support.is_discrete else "continuous"
+        raise DataError(
+            f"observed site '{name}' is {kind} ({type(base_distribution(fn)).__name__}), but "
+            f"column '{categories[0]}' is a category; its codes are not measurements"
+        )
+
+
+def _check_shape(
+    name: str, value: np.ndarray, site: Mapping[str, Any], what: str, data: Data, *, from_data: bool
+) -> None:
+    fn = site["fn"]
     shape = tuple(fn.shape())
     if value.ndim == 0 and not from_data:
         return  # a constant such as obs=0.0 speaks for every element
     event = fn.event_dim
-    hint = ""
-    if value.ndim and value.shape[-1] == 1 and value.ndim == len(shape) + 1:
-        hint = f"; a column of shape {value.shape} is probably meant as {value.shape[:-1]}"
     try:
         joint = np.broadcast_shapes(shape, value.shape)
     except ValueError:
         joint = None
     fits_event = event == 0 or shape[-event:] == value.shape[-event:]
+    begin = f"observed site '{name}': {what} has shape {value.shape}"
     if joint != value.shape or not fits_event:
         raise ShapeError(
-            f"observed site '{name}': {what} has shape {value.shape}, but its distribution has "
-            f"shape {shape}{hint}"
+            f"{begin}, but its distribution has shape {shape}{_column_hint(value, shape, data)}"
+        )
+    # Where one value of the distribution meets many observed ones, the program may mean it; a
+    # column of a single row, or a plate of size 1, it does not.
+    own = tuple(base_distribution(fn).batch_shape) if event == 0 else shape
+    places = range(1, min(len(own), value.ndim) + 1)
+    stretched = [i for i in places if own[-i] == 1 < value.shape[-i]]
+    short = [n for n, v in data.arrays.items() if _shape(v)[:1] == (1,)]
+    if stretched and short:
+        raise ShapeError(
+            f"{begin}, but column '{short[0]}' has a single row {data.arrays[short[0]].shape}; "
+            "give one value a row, or a plain number where one is meant for all"
+        )
+    for frame in site["cond_indep_stack"]:
+        if event - frame.dim <= value.ndim and value.shape[frame.dim - event] != frame.size:
+            raise ShapeError(
+                f"{begin}, but plate '{frame.name}' has size {frame.size}; plates take their size "
+                "from the data, for instance x.shape[0]"
+            )
+    undeclared = value.shape[: value.ndim - len(shape)]
+    if site["cond_indep_stack"] and any(n > 1 for n in undeclared):
+        warnings.warn(
+            f"{begin}, its plates only {shape}: each of the leading {undeclared} is scored against "
+            "the same parameters; add a plate where that is meant, else transpose or reshape",
+            DataWarning,
+            stacklevel=2,
         )
 
 
-def _check_support(
+def _shape(value: Any) -> tuple[int, ...]:
+    """Shape of an array; a pytree has none."""
+    return tuple(value.shape) if hasattr(value, "dtype") else ()
+
+
+def _column_hint(value: np.ndarray, shape: tuple[int, ...], data: Data) -> str:
+    """What is probably meant, where a single column stands for a vector."""
+    if value.ndim and value.shape[-1] == 1 and value.ndim == len(shape) + 1:
+        return f"; a column of shape {value.shape} is probably meant as {value.shape[:-1]}"
+    columns = {n: _shape(v) for n, v in data.arrays.items()}
+    columns = {n: s for n, s in columns.items() if len(s) == 2 and s[1] == 1 < s[0]}
+    if columns:
+        name, shown = next(iter(columns.items()))
+        return f"; '{name}' of shape {shown} is probably meant as {shown[:1]}"
+    return "; transpose or reshape it, or say what repeats with a plate"
+
+
+def _check_values(
     name: str, value: np.ndarray, fns: list[Any], what: str, labels: np.ndarray | None
 ) -> None:
-    # A support with latent bounds may hold the value at other latent values, so only what lies
-    # outside under every trace and under equal supports is refused.
-    supports = [fn.support for fn in fns]
-    if any(not _same(supports[0], other) for other in supports[1:]):
+    """Refuse values that lie outside the support, or have no density at its edge."""
+    fn, support = fns[0], fns[0].support
+    if not support.is_discrete:
+        value = value.astype(float)
+    batch = value.shape[: value.ndim - fn.event_dim]
+    masked = masked_out(fn, batch)
+    undefined = np.isnan(value) if value.dtype.kind == "f" else np.zeros(value.shape, bool)
+    undefined = ~_in_shape(~undefined, batch) & ~masked
+    if undefined.any():
+        rows = np.unique(np.nonzero(np.atleast_1d(undefined))[0])
+        raise DataError(
+            f"observed site '{name}': the program computes NaN from {what} "
+            f"({rows_text(rows, labels)}), for instance the logarithm of a negative number"
+        )
+    # A support with latent bounds may hold the value at other latent values, so only equal
+    # supports are judged.
+    if any(not same_support(support, other.support) for other in fns[1:]):
         return
-    mask = _mask(fns[0], value)
-    with np.errstate(all="ignore"):
-        inside = np.asarray(supports[0](value))
-    inside = inside | ~np.broadcast_to(mask, inside.shape)
-    if inside.all():
+    with np.errstate(all="ignore"), jax.numpy_rank_promotion("allow"):
+        inside = np.asarray(support(value))
+        near = [np.asarray(support(value + step)) for step in (1e-9, -1e-9)]
+    inside = _in_shape(inside, batch)
+    if not support.is_discrete:
+        edge = np.zeros(batch, bool)
+        for moved in near:
+            edge |= _in_shape(moved, batch) != inside
+        if fn.event_dim:  # a share of 0 stays a simplex, within its tolerance
+            edge |= inside & ~_in_shape(value != 0, batch)
+        if edge.any():
+            verdicts = [no_density(other, value) for other in fns]
+            known = [_in_shape(v, batch) for v in verdicts if v is not None]
+            bad = np.logical_and.reduce(known) if known else ~inside
+            inside = np.where(edge, ~bad, inside)
+    wrong = ~inside & ~masked
+    if not wrong.any():
         return
-    missing = np.isnan(value) if value.dtype.kind == "f" else np.zeros(value.shape, bool)
-    if missing.any():
-        return  # missing values are judged with the log density
-    rows = np.unique(np.nonzero(np.atleast_1d(~inside))[0])
-    outside = np.atleast_1d(value)[rows[:3]] if value.ndim <= 1 else value[rows[:1]]
-    shown = ", ".join(str(v) for v in np.ravel(outside)[:3])
+    rows = np.unique(np.nonzero(np.atleast_1d(wrong))[0])
+    outside = value[wrong] if wrong.ndim else value
+    shown = ", ".join(f"{v:.6g}" for v in np.ravel(outside)[:3].tolist())
     raise DataError(
-        f"observed site '{name}': {what} has values outside the support of "
-        f"{type(_base(fns[0])).__name__} ({_constraint_name(supports[0])}): {shown} "
-        f"({rows_text(rows, labels)})"
+        f"observed site '{name}': {what} has values that {type(base_distribution(fn)).__name__} "
+        f"cannot give: {shown} ({rows_text(rows, labels)}); they must be "
+        f"{support_words(support)}{_edge_words(support, outside)}"
     )
 
 
-def _same(a: Any, b: Any) -> bool:
-    try:
-        return bool(a == b)
-    except Exception:
-        return False
+def _edge_words(support: Any, outside: np.ndarray) -> str:
+    name = type(support).__name__
+    if (
+        any(word in name for word in ("UnitInterval", "Simplex"))
+        and np.all((outside >= 0) & (outside <= 1))
+        and np.any((outside == 0) | (outside == 1))
+    ):
+        return ", without exact 0 and 1, where the density is 0 or infinite"
+    return ""
 
 
-def _mask(fn: Any, value: np.ndarray) -> np.ndarray:
-    while isinstance(fn, (dist.Independent, dist.ExpandedDistribution)):
-        fn = fn.base_dist
-    mask = getattr(fn, "_mask", None)
-    return np.asarray(True if mask is None else mask)
+def _in_shape(verdict: Any, batch: tuple[int, ...]) -> np.ndarray:
+    """A verdict a value as one an observation."""
+    verdict = np.asarray(verdict)
+    while verdict.ndim > len(batch):
+        verdict = verdict.all(axis=-1)
+    return np.array(np.broadcast_to(verdict, batch))
 
 
-def check_variation(
-    trace: Trace, data: Data, sources: Mapping[str, tuple[str, ...]]
-) -> list[str]:
+def check_variation(trace: Trace, data: Data, sources: Sources) -> list[str]:
     """Warn of observed values and covariates that do not vary.
 
     Returns
@@ -209,12 +262,13 @@ def check_variation(
     frozen, observed = [], set()
     for name, site in _observed(trace).items():
         value = np.asarray(site["value"])
+        made_of = _made_of(name, site, data, sources)
         observed.update(sources.get(name, ()))
-        if value.size > 1 and value.dtype.kind in "fiub" and np.all(value == value.flat[0]):
-            what = ", ".join(f"'{a}'" for a in sources.get(name, ())) or "its value"
+        # A constant that the program itself observes is meant.
+        if made_of and value.size > 1 and value.dtype.kind in "fiub" and np.ptp(value * 1.0) == 0:
             warnings.warn(
-                f"observed site '{name}' has zero variance: all {value.size} values of {what} are "
-                f"{value.flat[0]}",
+                f"observed site '{name}' has zero variance: all {value.size} values of "
+                f"{', '.join(repr(a) for a in made_of)} are {value.flat[0]}",
                 DataWarning,
                 stacklevel=2,
             )
@@ -224,23 +278,24 @@ def check_variation(
     for name, value in data.arrays.items():
         if not isinstance(value, np.ndarray) or name in observed or value.dtype.kind not in "fi":
             continue
-        if value.ndim == 1 and value.size > 1 and np.all(value == value[0]):
-            if not any(np.array_equal(value, other) for other in known):
-                warnings.warn(
-                    f"column '{name}' is constant ({value[0]}); a coefficient on it cannot be "
-                    "told from an intercept",
-                    DataWarning,
-                    stacklevel=2,
-                )
+        if value.ndim != 1 or value.size < 2 or np.ptp(value) != 0 or name in data.levels:
+            continue
+        if not any(np.array_equal(value, other) for other in known):
+            warnings.warn(
+                f"column '{name}' is constant ({value[0]}); a coefficient on it cannot be told "
+                "from an intercept",
+                DataWarning,
+                stacklevel=2,
+            )
     return frozen
 
 
 def _known_parameters(trace: Trace) -> list[Any]:
     """Arrays that are parameters of a site as they are: known scales, numbers of trials."""
-    arrays = []
-    for site in trace.values():
-        if site["type"] == "sample":
-            for parameter, _ in _constraints(site["fn"]):
-                if parameter not in ("loc", "rate", "probs", "logits"):
-                    arrays.append(_parameter(site["fn"], parameter))
-    return arrays
+    return [
+        parameter(site["fn"], label)
+        for site in trace.values()
+        if site["type"] == "sample"
+        for label, _ in parameter_constraints(site["fn"])
+        if label not in ("loc", "rate", "probs", "logits")
+    ]

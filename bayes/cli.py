@@ -8,25 +8,25 @@ import dataclasses
 import json
 import pathlib
 import sys
+import traceback
 import warnings
 from collections.abc import Iterator
 from typing import Annotated, Any
 
 import typer
 
-from bayes.errors import BayesError, ConvergenceWarning, DataError, ModelError, SettingsError
+from bayes.errors import (
+    BayesError,
+    ConvergenceWarning,
+    DataError,
+    ModelError,
+    NoDrawsError,
+    SettingsError,
+)
 
 __all__ = ["main"]
 
 NOT_OK, WRONG_INPUT, INTERRUPTED = 3, 2, 130
-
-app = typer.Typer(
-    add_completion=False,
-    no_args_is_help=True,
-    rich_markup_mode=None,
-    pretty_exceptions_enable=False,
-    help="Bayesian inference for NumPyro programs, with a verdict on every posterior.",
-)
 
 _EXAMPLES = """
 Examples:
@@ -37,8 +37,19 @@ Examples:
 
   bayes summary schools.zarr
 
+  bayes methods
+
 Exit codes: 0 the posterior passed its checks, 3 it did not, 2 wrong input, 130 interrupted.
 """
+
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    help="Bayesian inference for NumPyro programs, with a verdict on every posterior.",
+    epilog=_EXAMPLES,
+)
 
 
 @contextlib.contextmanager
@@ -48,7 +59,8 @@ def _plain_errors() -> Iterator[None]:
         yield
     except (BayesError, OSError, MemoryError) as error:
         typer.echo(f"bayes: {type(error).__name__}: {error}", err=True)
-        raise typer.Exit(WRONG_INPUT) from error
+        by_user = isinstance(error, NoDrawsError) and "(keyboard)" in str(error)
+        raise typer.Exit(INTERRUPTED if by_user else WRONG_INPUT) from error
     except KeyboardInterrupt as error:
         typer.echo("bayes: interrupted", err=True)
         raise typer.Exit(INTERRUPTED) from error
@@ -80,17 +92,26 @@ def fit(
 ) -> None:
     """Fit the model in FILE and print its summary and verdict."""
     with _plain_errors():
-        model, table = _read_model(file, data, reparam)
         chosen = _configure(method, settings or [])
         import bayes
+        from bayes.storage import require_replaceable
+
+        if save is not None:
+            require_replaceable(save)  # before the fit, not after it
+        model, table = _read_model(file, data, reparam)
 
         with warnings.catch_warnings():
             # The verdict is printed below.
             warnings.simplefilter("ignore", ConvergenceWarning)
             warnings.showwarning = _show_warning
             posterior = bayes.fit(
-                model, table, chosen, seed=seed, budget=budget,
-                checkpoint=checkpoint, progress=progress,
+                model,
+                table,
+                chosen,
+                seed=seed,
+                budget=budget,
+                checkpoint=checkpoint,
+                progress=progress,
             )
         typer.echo(_table(posterior))
         typer.echo(f"\n{posterior.diagnostics}")
@@ -161,7 +182,7 @@ def _read_model(
     try:
         module = load_file(file)
     except Exception as error:
-        raise ModelError(f"{file} cannot be imported: {type(error).__name__}: {error}") from error
+        raise ModelError(f"{file} cannot be imported: {_said(error, file)}") from error
     if not callable(getattr(module, "model", None)):
         raise ModelError(f"{file} defines no function `model`")
     entry = Entry(file.stem, module)
@@ -170,7 +191,21 @@ def _read_model(
         return model, _read_data(data)
     if not callable(getattr(module, "data", None)):
         raise DataError(f"{file} defines no function `data`; pass --data")
-    return model, entry.data()
+    try:
+        return model, entry.data()
+    except Exception as error:
+        raise DataError(f"data() of {file} failed: {_said(error, file)}") from error
+
+
+def _said(error: Exception, file: pathlib.Path) -> str:
+    """An error of the user's own code, with its line there."""
+    lines = [
+        frame.lineno
+        for frame in traceback.extract_tb(error.__traceback__)
+        if pathlib.Path(frame.filename) == file.resolve() or frame.filename == str(file)
+    ]
+    where = f" (line {lines[-1]})" if lines else ""
+    return f"{type(error).__name__}: {error}{where}"
 
 
 def _read_data(path: pathlib.Path) -> Any:
@@ -179,24 +214,31 @@ def _read_data(path: pathlib.Path) -> Any:
 
     if not path.is_file():
         raise DataError(f"{path} does not exist")
+    readers = {".csv": pd.read_csv, ".parquet": pd.read_parquet, ".json": _read_json}
+    if path.suffix not in readers:
+        raise DataError(f"{path}: data are .csv, .json or .parquet")
     try:
-        if path.suffix == ".json":
-            values = json.loads(path.read_text())
-            if not isinstance(values, dict):
-                raise DataError(f"{path} must hold a JSON object of arguments by name")
-            return values
-        if path.suffix == ".csv":
-            frame = pd.read_csv(path)
-        elif path.suffix == ".parquet":
-            frame = pd.read_parquet(path)
-        else:
-            raise DataError(f"{path}: data are .csv, .json or .parquet")
+        values = readers[path.suffix](path)
     except (ValueError, ImportError) as error:
         if isinstance(error, BayesError):
             raise
         raise DataError(f"{path} cannot be read: {error}") from error
-    strings = frame.select_dtypes(include=["object", "string"]).columns
-    return frame.astype({name: "category" for name in strings})
+    if isinstance(values, dict):
+        return values
+    strings = [n for n in values.columns if pd.api.types.is_string_dtype(values[n].dtype)]
+    return values.astype({name: "category" for name in strings})
+
+
+def _read_json(path: pathlib.Path) -> dict[str, Any]:
+    import pandas as pd
+
+    values = json.loads(path.read_text(encoding="utf-8"))
+    if not isinstance(values, dict):
+        raise DataError(f"{path} must hold a JSON object of arguments by name")
+    for name, value in values.items():
+        if isinstance(value, list) and any(isinstance(v, str) for v in value):
+            values[name] = pd.Series(value).astype("category")
+    return values
 
 
 def _configure(name: str, settings: list[str]) -> Any:

@@ -54,8 +54,11 @@ class Column:
 def rows_text(rows: np.ndarray, labels: np.ndarray | None = None, most: int = 5) -> str:
     """Name rows, at most a few of them, by their labels where they have some."""
     rows = np.asarray(rows)
-    shown = [repr(labels[r].item() if hasattr(labels[r], "item") else labels[r]) for r in
-             rows[:most]] if labels is not None else [str(int(r)) for r in rows[:most]]
+    shown = (
+        [repr(labels[r].item() if hasattr(labels[r], "item") else labels[r]) for r in rows[:most]]
+        if labels is not None
+        else [str(int(r)) for r in rows[:most]]
+    )
     more = f" and {len(rows) - most} more" if len(rows) > most else ""
     return f"row{'s' if len(rows) > 1 else ''} {', '.join(shown)}{more}"
 
@@ -80,7 +83,7 @@ def read_column(
     -------
     Column
     """
-    if isinstance(value, (bool, int, str)) or isinstance(value, (np.bool_, np.integer)):
+    if isinstance(value, (bool, int, str, np.bool_, np.integer)):
         return Column(name, value if isinstance(value, str) else _plain(value), static=True)
     if isinstance(value, Mapping):
         parts = {str(k): read_column(f"{name}.{k}", v) for k, v in value.items()}
@@ -90,6 +93,11 @@ def read_column(
         if isinstance(value, tuple) and all(np.ndim(p) == 0 for p in parts):
             return _numeric(name, np.asarray(value), None)
         return _pytree(name, tuple(parts) if isinstance(value, tuple) else parts)
+    return _read_container(name, value, levels, new_groups)
+
+
+def _read_container(name: str, value: Any, levels: np.ndarray | None, new_groups: str) -> Column:
+    """A column of pandas, polars or xarray, or what NumPy makes an array of."""
     pandas, xarray, polars = (sys.modules.get(m) for m in ("pandas", "xarray", "polars"))
     if pandas is not None:
         if isinstance(value, pandas.Series):
@@ -115,7 +123,7 @@ def _plain(value: Any) -> int | bool:
 
 
 def _holds_arrays(value: Sequence) -> bool:
-    return any(hasattr(v, "shape") and np.ndim(v) > 0 or isinstance(v, Mapping) for v in value)
+    return any((hasattr(v, "shape") and np.ndim(v) > 0) or isinstance(v, Mapping) for v in value)
 
 
 def _array_part(column: Column) -> Any:
@@ -200,6 +208,8 @@ def _categorical(
             "drop these rows or give them a level of their own"
         )
     categories = np.asarray(categories)
+    if categories.dtype == object:  # text, or what is known by its text, such as intervals
+        categories = categories.astype(str)
     notes: tuple[str, ...] = ()
     if levels is None:
         used = np.unique(codes)
@@ -277,9 +287,7 @@ def _check_dtype(name: str, array: np.ndarray, labels: np.ndarray | None) -> Non
         flat = array.ravel()
         odd = [i for i, v in enumerate(flat) if not isinstance(v, (int, float, np.number))]
         if not odd:
-            raise DataError(
-                f"'{name}' has object dtype; convert it to numbers: .astype(float)"
-            )
+            raise DataError(f"'{name}' has object dtype; convert it to numbers: .astype(float)")
         kinds = sorted({type(flat[i]).__name__ for i in odd})
         rows = np.asarray(odd[:50])
         where = f" ({rows_text(rows, labels)})" if array.ndim == 1 else ""

@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import xarray as xr
 
-from bayes.errors import BayesError, DataError, ModelError
+from bayes.errors import BayesError, DataError, ModelError, SettingsError
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -17,8 +18,23 @@ if TYPE_CHECKING:
 __all__ = ["compare", "loo"]
 
 
-def loo(posterior: Posterior, **options: Any) -> Any:
+def loo(posterior: Posterior, var_name: str | None = None, **options: Any) -> Any:
     """PSIS-LOO of a posterior; the log likelihood is computed where it is not there yet.
+
+    Observations that the program masks are left out.
+
+    Parameters
+    ----------
+    posterior : Posterior
+        The posterior.
+    var_name : str, optional
+        The observed site, where there are several.
+    **options
+        Go to ``arviz_stats.loo``.
+
+    Returns
+    -------
+    arviz_stats.ELPDData
 
     Raises
     ------
@@ -26,6 +42,8 @@ def loo(posterior: Posterior, **options: Any) -> Any:
         Where there is no log likelihood and no model to compute it with.
     DataError
         Where the log likelihood of an observation is not finite: names observation and site.
+    SettingsError
+        Where there are several observed sites and ``var_name`` does not name one.
     """
     import arviz_stats
 
@@ -34,28 +52,61 @@ def loo(posterior: Posterior, **options: Any) -> Any:
             posterior.extend("log_likelihood")
         except BayesError as error:
             raise ModelError(
-                f"loo needs the group log_likelihood: post.extend('log_likelihood') adds it, {error}"
+                "loo needs the group log_likelihood, which post.extend('log_likelihood') adds: "
+                f"{error}"
             ) from error
-    for name, variable in posterior.data["log_likelihood"].data_vars.items():
-        values = variable.transpose("chain", "draw", ...).values
-        bad = ~np.isfinite(values).all(axis=(0, 1))
-        if np.any(bad):
-            where = np.argwhere(np.atleast_1d(bad))[:3]
-            shown = ", ".join(str(tuple(map(int, w)) if len(w) > 1 else int(w[0])) for w in where)
-            raise DataError(
-                f"loo: the log likelihood of '{name}' is not finite at observation {shown} "
-                f"({int(bad.sum())} in all)"
-            )
-    return arviz_stats.loo(posterior.data, **options)
+    sites = posterior.data["log_likelihood"].to_dataset()
+    if var_name is None and len(sites.data_vars) > 1:
+        raise SettingsError(
+            f"there are several observed sites, {', '.join(map(str, sites.data_vars))}: name one "
+            "with var_name="
+        )
+    name = next(iter(sites.data_vars)) if var_name is None else var_name
+    if name not in sites.data_vars:
+        raise SettingsError(
+            f"no observed site '{name}'; there are {', '.join(map(str, sites.data_vars))}"
+        )
+    kept = _observations_of(sites[name])
+    tree = xr.DataTree.from_dict(
+        {
+            **{f"/{n}": g for n, g in posterior.data.children.items() if n != "log_likelihood"},
+            "/log_likelihood": kept.to_dataset(name=name),
+        }
+    )
+    return arviz_stats.loo(tree, var_name=name, **options)
 
 
-def compare(posteriors: Mapping[str, Posterior], **options: Any) -> pd.DataFrame:
+def _observations_of(values: xr.DataArray) -> xr.DataArray:
+    """Finite log likelihoods by observation, without those that are masked."""
+    array = values.transpose("chain", "draw", ...)
+    bad = ~np.isfinite(array.values).all(axis=(0, 1))
+    if np.any(bad):
+        where = np.argwhere(np.atleast_1d(bad))[:3]
+        shown = ", ".join(str(tuple(map(int, w)) if len(w) > 1 else int(w[0])) for w in where)
+        raise DataError(
+            f"loo: the log likelihood of '{values.name}' is not finite at observation {shown} "
+            f"({int(bad.sum())} in all)"
+        )
+    # A mask makes the log likelihood exactly 0 at every draw, which no observation's is by chance.
+    masked = np.asarray((array.values == 0.0).all(axis=(0, 1)))
+    if not masked.any():
+        return array
+    flat = array.values.reshape(*array.shape[:2], -1)[..., ~masked.ravel()]
+    coords = {"chain": array["chain"], "draw": array["draw"]}
+    return xr.DataArray(flat, coords, dims=("chain", "draw", "observation"), name=values.name)
+
+
+def compare(
+    posteriors: Mapping[str, Posterior], var_name: str | None = None, **options: Any
+) -> pd.DataFrame:
     """Compare models of the same observations by PSIS-LOO.
 
     Parameters
     ----------
     posteriors : mapping
         Posteriors by name.
+    var_name : str, optional
+        The observed site, where there are several.
     **options
         Go to ``arviz_stats.compare``.
 
@@ -72,7 +123,7 @@ def compare(posteriors: Mapping[str, Posterior], **options: Any) -> pd.DataFrame
     import arviz_stats
 
     if len(posteriors) < 2:
-        raise DataError("compare needs at least two posteriors")
+        raise SettingsError("compare needs at least two posteriors")
     names = list(posteriors)
     first = _observations(posteriors[names[0]])
     for name in names[1:]:
@@ -82,13 +133,18 @@ def compare(posteriors: Mapping[str, Posterior], **options: Any) -> pd.DataFrame
                 f"'{names[0]}' and '{name}' have different numbers of observations: "
                 f"{[a.shape for a in first]} and {[a.shape for a in other]}"
             )
-        if not all(any(np.array_equal(a, b) for b in other) for a in first):
+        if not all(any(_same(a, b) for b in other) for a in first):
             raise DataError(
                 f"'{names[0]}' and '{name}' were fitted to different observations; predictive "
                 "accuracies are comparable on the same data only"
             )
-    scores = {name: loo(posterior) for name, posterior in posteriors.items()}
+    scores = {name: loo(posterior, var_name) for name, posterior in posteriors.items()}
     return arviz_stats.compare(scores, **options)
+
+
+def _same(a: np.ndarray, b: np.ndarray) -> bool:
+    # A missing value that both models mask is the same observation.
+    return np.array_equal(a, b, equal_nan=a.dtype.kind == "f" and b.dtype.kind == "f")
 
 
 def _observations(posterior: Posterior) -> list[np.ndarray]:

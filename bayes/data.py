@@ -151,7 +151,7 @@ class Data:
         return {n: self.arguments[n] for n in self.columns}
 
     @property
-    def statics(self) -> dict[str, int | bool | str]:
+    def statics(self) -> dict[str, int | bool | str | None]:
         """The static arguments."""
         return {n: v for n, v in self.arguments.items() if n not in self.columns}
 
@@ -169,7 +169,15 @@ class Data:
         """Where a column has missing values, for messages."""
         column = self.columns[name]
         rows = rows_text(column.missing, column.labels)
-        return f"column '{name}' has {len(column.missing)} missing (NaN) values: {rows}"
+        what = (
+            "a missing value"
+            if len(column.missing) == 1
+            else (f"{len(column.missing)} rows with missing values")
+        )
+        return (
+            f"column '{name}' has {what} (NaN): {rows}; drop these rows, or for an observed column "
+            "leave them out in the program with numpyro.handlers.mask"
+        )
 
 
 def _entries(data: Any) -> tuple[dict[str, Any], bool, dict[str, np.ndarray]]:
@@ -228,8 +236,10 @@ def _match(source: dict[str, Any], signature: Signature | None, is_frame: bool) 
         hints = []
         for name in unused:
             free = [n for n in signature.names if n not in source]
-            close = difflib.get_close_matches(name, free, n=1, cutoff=0.5)
-            hints.append(f"'{name}'" + (f" (did you mean '{close[0]}'?)" if close else ""))
+            folded = {n.casefold(): n for n in free}
+            close = difflib.get_close_matches(name.casefold(), folded, n=1, cutoff=0.5)
+            hint = f" (did you mean '{folded[close[0]]}'?)" if close else ""
+            hints.append(f"'{name}'{hint}")
         warnings.warn(
             f"data that {signature} does not take are ignored: {', '.join(hints)}",
             DataWarning,

@@ -16,9 +16,11 @@ from bayes.errors import FileError
 
 __all__ = [
     "checksum",
+    "files_of",
     "read_arrays",
     "read_checked",
     "read_manifest",
+    "verify_files",
     "write_arrays",
     "write_atomic",
     "write_manifest",
@@ -102,17 +104,59 @@ def read_manifest(folder: pathlib.Path, kind: str, schema: int) -> dict[str, Any
         raise FileError(f"{folder} does not exist")
     try:
         content = path.read_bytes()
-    except (FileNotFoundError, NotADirectoryError):
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
         raise FileError(f"{folder} is not a {kind} of bayes: it has no {_MANIFEST}") from None
     body, _, seal = content.rstrip(b"\n").rpartition(b"\n")
+    if not _is_seal(seal) and b'"kind"' not in content:
+        raise FileError(f"{folder} is not a {kind} of bayes: its {_MANIFEST} is another program's")
     if checksum(body).encode() != seal or not content.endswith(b"\n"):
         raise FileError(f"{_MANIFEST} of {folder} is damaged: its checksum does not agree")
-    manifest = json.loads(body)
+    try:
+        manifest = json.loads(body)
+    except ValueError as error:
+        raise FileError(f"{_MANIFEST} of {folder} is not JSON: {error}") from error
     if not isinstance(manifest, dict) or manifest.get("kind") != kind:
         raise FileError(f"{folder} is not a {kind} of bayes")
-    if manifest.get("schema", 0) > schema:
+    found = manifest.get("schema")
+    if not isinstance(found, int) or found < 1:
+        raise FileError(f"{_MANIFEST} of {folder} has no schema version")
+    if found > schema:
         raise FileError(
-            f"{folder} has schema {manifest['schema']}, newer than this version of bayes can read "
-            f"({schema}): update bayes"
+            f"{folder} has schema {found}, newer than this version of bayes can read ({schema}): "
+            "update bayes"
         )
     return manifest
+
+
+def _is_seal(line: bytes) -> bool:
+    return len(line) == 64 and not line.strip(b"0123456789abcdef")
+
+
+def files_of(folder: pathlib.Path) -> dict[str, pathlib.Path]:
+    """Every file in a folder but its manifest, by its path there."""
+    return {
+        f.relative_to(folder).as_posix(): f
+        for f in sorted(folder.rglob("*"))
+        if (f.is_symlink() or not f.is_dir()) and f.name != ".DS_Store" and f != folder / _MANIFEST
+    }
+
+
+def verify_files(folder: pathlib.Path, expected: Mapping[str, str]) -> None:
+    """Compare a folder with the names and checksums of its manifest.
+
+    Raises
+    ------
+    FileError
+        Names a file that is missing, damaged or not of the folder.
+    """
+    present = files_of(folder)
+    missing = sorted(set(expected) - set(present))
+    if missing:
+        raise FileError(f"{folder} is damaged: {missing[0]} is missing")
+    # Zarr would read a chunk that was left out for being empty; a link may lead elsewhere.
+    foreign = sorted(n for n, f in present.items() if n not in expected or f.is_symlink())
+    if foreign:
+        raise FileError(f"{folder} has a file that is not its own: {foreign[0]}")
+    for name, seal in expected.items():
+        if checksum(present[name].read_bytes()) != seal:
+            raise FileError(f"{folder} is damaged: the checksum of {name} does not agree")

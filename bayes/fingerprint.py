@@ -36,9 +36,7 @@ def model_fingerprint(problem: Problem) -> dict[str, Any]:
     points = np.random.default_rng(20240229).normal(size=(_PROBES, problem.size)) * 0.5
     density = [float(problem.log_density(p)) for p in points]
     return {
-        "sites": [
-            [s.name, s.kind, list(s.shape), s.distribution] for s in problem.sites.values()
-        ],
+        "sites": [[s.name, s.kind, list(s.shape), s.distribution] for s in problem.sites.values()],
         "sampled": [s.name for s in problem.program.latents],
         "log_density": [repr(v) for v in density],
     }

@@ -104,9 +104,7 @@ def fit(
         kept = None
         if checkpoint is not None:
             kept = Checkpoint(checkpoint, run_identity(problem, chosen, seed))
-        outcome = drive(
-            problem, chosen, seed, budget=budget, checkpoint=kept, progress=progress
-        )
+        outcome = drive(problem, chosen, seed, budget=budget, checkpoint=kept, progress=progress)
         record = MethodRecord(
             chosen.name, chosen.settings(), reason, seed, outcome.seconds, outcome.draws.info
         )

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import difflib
+import functools
 import importlib.util
 import pathlib
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -111,7 +113,13 @@ def gallery(name: str) -> Entry:
         close = difflib.get_close_matches(str(name), names, n=1)
         hint = f"; did you mean '{close[0]}'?" if close else ""
         raise SettingsError(f"no gallery model '{name}'; there are {', '.join(names)}{hint}")
-    return Entry(name, load_file(_folder() / f"{name}.py"))
+    return Entry(name, _module(_folder() / f"{name}.py"))
+
+
+@functools.cache
+def _module(path: pathlib.Path) -> Any:
+    """A file's module, the same at every call: one program, which is compiled once."""
+    return load_file(path)
 
 
 def load_file(path: pathlib.Path) -> Any:
@@ -120,5 +128,11 @@ def load_file(path: pathlib.Path) -> Any:
     if spec is None or spec.loader is None:
         raise SettingsError(f"{path} is not a Python file")
     module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    # Dataclasses look their module up while it is imported.
+    sys.modules[spec.name] = module
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[spec.name]
+        raise
     return module

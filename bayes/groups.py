@@ -8,34 +8,37 @@ from typing import Any
 import jax
 import numpy as np
 import xarray as xr
+from numpyro import handlers
+from numpyro.infer.util import compute_log_probs
 
-from bayes.batches import batch_size, require_memory
+from bayes.batches import map_draws, require_memory
 from bayes.dims import data_dims
-from bayes.errors import UnsupportedModelError
-from bayes.predict import predictive_values, sampled_values
+from bayes.errors import ModelError, UnsupportedModelError
 from bayes.problem import Problem
 from bayes.program import is_factor
 from bayes.structure import trace_program
 
 __all__ = [
-    "GROUPS",
-    "compute_group",
     "constant_group",
+    "log_probabilities",
     "observed_group",
+    "prior_groups",
+    "sampled_values",
     "site_dataset",
 ]
-
-GROUPS = ("log_likelihood", "log_prior", "prior", "prior_predictive", "posterior_predictive")
 
 
 def site_dataset(
     problem: Problem, values: Mapping[str, np.ndarray], lead: tuple[str, ...] = ("chain", "draw")
 ) -> xr.Dataset:
     """Values by site, of shape (*lead, *site shape), with the model's dims and coords."""
-    variables, used = {}, set()
+    variables: dict[str, Any] = {}
+    used: dict[str, None] = {}  # a set in the order of the program
     for name, value in values.items():
         dims = problem.dims.get(name)
         ndim = value.ndim - len(lead)
+        if dims is not None and len(dims) > ndim:
+            dims = dims[:ndim]  # one number an event: its own dimensions come last
         if dims is None or len(dims) != ndim:
             dims = tuple(f"{name}_dim_{i}" for i in range(ndim))
         fits = all(
@@ -43,12 +46,13 @@ def site_dataset(
             for d, n in zip(dims, value.shape[len(lead) :], strict=True)
         )
         dims = dims if fits else tuple(f"{name}_dim_{i}" for i in range(ndim))
-        used.update(dims)
+        used.update(dict.fromkeys(dims))
         variables[name] = ((*lead, *dims), value)
-    coords: dict[str, Any] = {d: problem.coords[d] for d in used if d in problem.coords}
+    coords: dict[str, Any] = {}
     if variables:
         shape = next(iter(variables.values()))[1].shape
         coords.update({d: np.arange(n) for d, n in zip(lead, shape[: len(lead)], strict=True)})
+    coords.update({d: problem.coords[d] for d in used if d in problem.coords})
     return xr.Dataset(variables, coords=coords)
 
 
@@ -65,9 +69,7 @@ def observed_group(problem: Problem) -> xr.Dataset | None:
 
 def constant_group(problem: Problem) -> xr.Dataset | None:
     """Arguments that are not observed values."""
-    sizes = {
-        plate: size for site in problem.sites.values() for plate, _, size in site.plates
-    }
+    sizes = {plate: size for site in problem.sites.values() for plate, _, size in site.plates}
     variables: dict[str, Any] = {}
     for name, value in problem.data.arrays.items():
         if name in problem.observed_arguments:
@@ -80,7 +82,7 @@ def constant_group(problem: Problem) -> xr.Dataset | None:
                 label = name + jax.tree_util.keystr(path)
                 dims = tuple(f"{label}_dim_{i}" for i in range(np.ndim(leaf)))
                 variables[label] = (dims, np.asarray(leaf))
-    used = {d for dims, _ in variables.values() for d in dims}
+    used = dict.fromkeys(d for dims, _ in variables.values() for d in dims)
     for name in [n for n in variables if n in used and variables[n][0] != (n,)]:
         # xarray keeps a dimension's name for its labels.
         suffix = "codes" if name in problem.data.levels else "data"
@@ -95,63 +97,71 @@ def constant_group(problem: Problem) -> xr.Dataset | None:
     return xr.Dataset(variables, coords=coords) if variables else None
 
 
-def compute_group(
-    problem: Problem, tree: xr.DataTree, group: str, seed: int, draws: int, memory: float
+def sampled_values(problem: Problem, tree: xr.DataTree) -> dict[str, np.ndarray]:
+    """Draws of the sampled sites, of shape (chain, draw, ...)."""
+    found = {}
+    for latent in problem.program.latents:
+        for group in ("posterior", "auxiliary"):
+            if group in tree.children and latent.name in tree[group].data_vars:
+                variable = tree[group][latent.name]
+                found[latent.name] = variable.transpose("chain", "draw", ...).values
+                break
+        else:
+            raise ModelError(
+                f"the posterior has no draws of the sampled site '{latent.name}', from which this "
+                "is computed"
+            )
+    return found
+
+
+def prior_groups(
+    problem: Problem, seed: int, draws: int, memory: int | float
 ) -> dict[str, xr.Dataset]:
-    """Compute a group on request; some bring others with them."""
-    if group in ("prior", "prior_predictive"):
-        return _prior_groups(problem, seed, draws)
-    if group == "posterior_predictive":
-        values, _ = predictive_values(problem, tree, problem.data, seed, memory)
-        observed = {n: v for n, v in values.items() if problem.sites[n].kind == "observed"}
-        return {group: site_dataset(problem, observed)}
-    likelihood = _log_probs(problem, tree, memory, likelihood=group == "log_likelihood")
-    return {group: likelihood}
-
-
-def _prior_groups(problem: Problem, seed: int, draws: int) -> dict[str, xr.Dataset]:
+    """Prior and prior predictive draws, which come from the same runs."""
+    sites = problem.sites.values()
+    size = sum(int(np.prod(s.shape, dtype=int)) for s in sites)
+    require_memory(8 * size * draws, memory, "prior")
     values = {k: v[None] for k, v in problem.prior(draws, seed).items() if k in problem.sites}
     kind = {n: problem.sites[n].kind for n in values}
     prior = {n: v for n, v in values.items() if kind[n] in ("latent", "deterministic")}
     observed = {n: v for n, v in values.items() if kind[n] == "observed"}
-    return {
-        "prior": site_dataset(problem, prior),
-        "prior_predictive": site_dataset(problem, observed),
-    }
+    groups = {"prior": site_dataset(problem, prior)}
+    return {**groups, "prior_predictive": site_dataset(problem, observed)} if observed else groups
 
 
-def _log_probs(
-    problem: Problem, tree: xr.DataTree, memory: float, *, likelihood: bool
+def log_probabilities(
+    problem: Problem, tree: xr.DataTree, memory: int | float, *, likelihood: bool
 ) -> xr.Dataset:
-    sampled = {s.name for s in problem.program.latents}
+    """Log likelihood by observation, or log prior by latent site, at every draw.
+
+    Both are of the program as written, on the constrained space: a reparametrisation changes how
+    the posterior is drawn from and not what the prior is.
+    """
     if problem.discrete:
         raise UnsupportedModelError(
             f"log probabilities by site need values of the enumerated sites "
             f"({', '.join(problem.discrete)}); marginalise them by hand for PSIS-LOO"
         )
-    values = sampled_values(problem, tree)
-    lead = next(iter(values.values())).shape[:2]
-    one = {k: v[:1, :1] for k, v in values.items()}
-    kinds = {n: s.kind for n, s in problem.sites.items()}
-    shapes = {
-        n: v.shape[2:]
-        for n, v in problem.site_log_probs(one, batch=1).items()
-        if (n in sampled) != likelihood and (not likelihood or kinds.get(n) == "observed")
-    }
-    if likelihood and not shapes:
+    kind = "observed" if likelihood else "latent"
+    wanted = tuple(n for n, s in problem.sites.items() if s.kind == kind)
+    if not wanted:
         raise UnsupportedModelError(
             "the program has no observed site (its likelihood is a numpyro.factor), so there is no "
             "log likelihood by observation"
         )
-    count = lead[0] * lead[1]
-    per_draw = 8 * sum(int(np.prod(s, dtype=int)) for s in shapes.values())
-    require_memory(per_draw * count, memory, "log likelihood" if likelihood else "log prior")
-    step = batch_size(per_draw, memory - per_draw * count, count)
-    flat = {k: v.reshape(1, count, *v.shape[2:]) for k, v in values.items()}
-    out = {n: np.empty((count, *s)) for n, s in shapes.items()}
-    for begin in range(0, count, step):
-        part = {k: v[:, begin : begin + step] for k, v in flat.items()}
-        found = problem.site_log_probs(part, batch=min(step, 64))
-        for name, target in out.items():
-            target[begin : begin + step] = found[name][0]
-    return site_dataset(problem, {n: v.reshape(*lead, *v.shape[1:]) for n, v in out.items()})
+    program, written = problem.program, problem.model.fn
+    posterior = tree["posterior"]
+    latent = [n for n, s in problem.sites.items() if s.kind == "latent"]
+    values = {n: posterior[n].transpose("chain", "draw", ...).values for n in latent}
+    lead = values[latent[0]].shape[:2]
+    flat = {n: v.reshape(-1, *v.shape[2:]) for n, v in values.items()}
+
+    def one(draw: Any, arrays: Any) -> dict[str, Any]:
+        seeded = handlers.seed(written, jax.random.key(0))
+        arguments = program.arguments(arrays)
+        parts, _ = compute_log_probs(seeded, (), arguments, draw, sum_log_prob=False)
+        return {n: parts[n] for n in wanted}
+
+    what = "log likelihood" if likelihood else "log prior"
+    found = map_draws(program, ("log_probs", wanted), one, flat, problem.arrays, memory, what)
+    return site_dataset(problem, {n: found[n].reshape(*lead, *found[n].shape[1:]) for n in wanted})

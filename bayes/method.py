@@ -74,15 +74,12 @@ class Draws:
                 swapped = value.ndim >= 2 and value.shape[1] == self.chains
                 raise ShapeError(
                     f"draws of '{name}' have shape {value.shape}; expected (chain, draw, ...) with "
-                    f"{self.chains} chains"
-                    + ("; chain and draw look swapped" if swapped else "")
+                    f"{self.chains} chains" + ("; chain and draw look swapped" if swapped else "")
                 )
             lengths.setdefault(value.shape[1], name)
         if len(lengths) > 1:
             (a, first), (b, second) = list(lengths.items())[:2]
-            raise ShapeError(
-                f"unequal numbers of draws: '{first}' has {a}, '{second}' has {b}"
-            )
+            raise ShapeError(f"unequal numbers of draws: '{first}' has {a}, '{second}' has {b}")
 
 
 @dataclasses.dataclass(frozen=True)

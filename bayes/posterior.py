@@ -2,60 +2,27 @@
 
 from __future__ import annotations
 
-import dataclasses
 import os
-from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import xarray as xr
 
+from bayes.assembly import MethodRecord, draws_tree, judge
 from bayes.compilation import computing
-from bayes.diagnostics.checks import Diagnostics, diagnose
-from bayes.errors import DataError, ModelError
-from bayes.groups import GROUPS, compute_group, constant_group, observed_group, site_dataset
+from bayes.diagnostics.checks import Diagnostics
+from bayes.errors import ModelError, SettingsError
+from bayes.groups import log_probabilities, prior_groups
 from bayes.method import Draws
-from bayes.predict import predict
+from bayes.predict import posterior_predictive, predict
 from bayes.problem import Problem
-from bayes.reparam import centred_sites
-from bayes.structure import trace_program
 
 if TYPE_CHECKING:
     import pandas as pd
 
 __all__ = ["MethodRecord", "Posterior", "load"]
 
-
-@dataclasses.dataclass(frozen=True)
-class MethodRecord:
-    """How a posterior was made.
-
-    Parameters
-    ----------
-    name : str
-        The method's name.
-    settings : dict
-        Its settings.
-    reason : str
-        Why this one.
-    seed : int
-        The run's seed.
-    seconds : float
-        Wall time of the fit.
-    info : dict
-        What the method found out on the way.
-    """
-
-    name: str
-    settings: dict[str, Any]
-    reason: str
-    seed: int
-    seconds: float
-    info: dict[str, Any]
-
-    def __str__(self) -> str:
-        settings = ", ".join(f"{k}={v}" for k, v in self.settings.items())
-        return f"{self.name}({settings}): {self.reason}"
+_ON_REQUEST = ("log_likelihood", "log_prior", "prior", "prior_predictive", "posterior_predictive")
 
 
 class Posterior:
@@ -85,6 +52,7 @@ class Posterior:
         self.method = method
         self.diagnostics = diagnostics
         self._problem = problem
+        self.stored: Any = None  # what its file says of model and data, where it has one
 
     @classmethod
     def assemble(
@@ -96,30 +64,11 @@ class Posterior:
         non_finite: int = 0,
     ) -> Posterior:
         """Make a posterior of a method's draws."""
-        own = {n: draws.values[n] for n in problem.parameters if n in draws.values}
-        extra = {n: v for n, v in draws.values.items() if n not in own}
-        groups = {
-            "posterior": site_dataset(problem, own),
-            "sample_stats": _stats(draws),
-            "observed_data": observed_group(problem),
-            "constant_data": constant_group(problem),
-        }
-        if extra:
-            groups["auxiliary"] = site_dataset(problem, extra)
-        tree = xr.DataTree.from_dict({k: v for k, v in groups.items() if v is not None})
+        tree = draws_tree(problem, draws)
         tree["posterior"].attrs.update(
             {"model": problem.model.name, "method": method.name, "seed": method.seed}
         )
-        info = {
-            **draws.info,
-            "non_finite": non_finite,
-            "frozen": problem.frozen,
-            "notes": problem.notes + _restart_note(draws.info),
-        }
-        verdict = diagnose(tree, info, interrupted=interrupted)
-        if not verdict.ok and not problem.reparametrised:
-            centred = _centred(problem)
-            verdict = diagnose(tree, info, interrupted=interrupted, centred=centred)
+        verdict = judge(tree, problem, draws.info, interrupted, non_finite)
         return cls(tree, method, verdict, problem)
 
     # ------------------------------------------------------------------- reading
@@ -140,6 +89,11 @@ class Posterior:
         return self._problem
 
     @property
+    def has_model(self) -> bool:
+        """Whether its model is at hand, for predictions and what else needs it."""
+        return self._problem is not None
+
+    @property
     def model(self) -> Any:
         """The model."""
         return self.problem.model
@@ -158,7 +112,7 @@ class Posterior:
         """
         for group in ("posterior", "auxiliary"):
             if group in self.data.children and site in self.data[group].data_vars:
-                return self.data[group][site]
+                return self.data[group].to_dataset()[site]
         raise KeyError(
             f"no site '{site}' in the posterior; it has "
             f"{', '.join(map(str, self.data['posterior'].data_vars))}"
@@ -203,7 +157,7 @@ class Posterior:
     # ----------------------------------------------------------------- computing
 
     def extend(
-        self, *groups: str, seed: int = 0, draws: int = 1000, memory: float = 2**30
+        self, *groups: str, seed: int = 0, draws: int = 1000, memory: int | float = 2**30
     ) -> Posterior:
         """Add groups that are computed on request.
 
@@ -230,13 +184,24 @@ class Posterior:
             Where the result alone is larger than ``memory``: says how large it is.
         """
         for group in groups:
-            if group not in GROUPS:
-                raise DataError(f"no group '{group}'; there are {', '.join(GROUPS)}")
+            if group not in _ON_REQUEST:
+                raise SettingsError(f"no group '{group}'; there are {', '.join(_ON_REQUEST)}")
+        _require_seed(seed)
+        if draws < 1:
+            raise SettingsError(f"draws must be positive, got {draws}")
         with computing():
-            for group in groups:
-                for name, dataset in compute_group(
-                    self.problem, self.data, group, seed, draws, memory
-                ).items():
+            for group in dict.fromkeys(groups):
+                found = {}
+                if group in ("prior", "prior_predictive"):
+                    found = prior_groups(self.problem, seed, draws, memory)
+                elif group == "posterior_predictive":
+                    found[group] = posterior_predictive(self.problem, self.data, seed, memory)
+                else:
+                    likelihood = group == "log_likelihood"
+                    found[group] = log_probabilities(
+                        self.problem, self.data, memory, likelihood=likelihood
+                    )
+                for name, dataset in found.items():
                     self.data[name] = xr.DataTree(dataset)
         return self
 
@@ -246,7 +211,7 @@ class Posterior:
         *,
         seed: int = 0,
         new_groups: str = "refuse",
-        memory: float = 2**30,
+        memory: int | float = 2**30,
     ) -> xr.DataTree:
         """Draw observations from the posterior predictive distribution.
 
@@ -269,16 +234,19 @@ class Posterior:
             Group posterior_predictive with the observed sites, group predictions with
             deterministic sites and latent sites that were drawn anew.
         """
+        _require_seed(seed)
         with computing():
             return predict(self.problem, self.data, new_data, seed, new_groups, memory)
 
-    def loo(self, **options: Any) -> Any:
+    def loo(self, var_name: str | None = None, **options: Any) -> Any:
         """Leave-one-out predictive accuracy by Pareto-smoothed importance sampling.
 
         Parameters
         ----------
+        var_name : str, optional
+            The observed site, where there are several.
         **options
-            Go to ``arviz_stats.loo``; ``var_name`` where several sites are observed.
+            Go to ``arviz_stats.loo``.
 
         Returns
         -------
@@ -286,7 +254,7 @@ class Posterior:
         """
         from bayes.criticism import loo
 
-        return loo(self, **options)
+        return loo(self, var_name, **options)
 
     # -------------------------------------------------------------------- saving
 
@@ -302,7 +270,7 @@ class Posterior:
 
         save(self, path)
 
-    def _repr_text(self) -> str:
+    def __repr__(self) -> str:
         sizes = self.data["posterior"].sizes
         head = f"Posterior of {self.data['posterior'].attrs.get('model', 'a model')}"
         return (
@@ -310,39 +278,10 @@ class Posterior:
             f"{self.diagnostics.verdict}"
         )
 
-    def __repr__(self) -> str:
-        return self._repr_text()
 
-
-def _stats(draws: Draws) -> xr.Dataset:
-    coords = {
-        "chain": np.arange(draws.chains),
-        "draw": np.arange(next(iter(draws.values.values())).shape[1]),
-    }
-    stats = {k: (("chain", "draw"), v) for k, v in draws.stats.items() if v.ndim == 2}
-    if draws.log_q is not None:
-        stats["log_q"] = (("chain", "draw"), draws.log_q)
-    return xr.Dataset(stats, coords=coords)
-
-
-def _restart_note(info: Mapping[str, Any]) -> list[str]:
-    restarts = info.get("restarts") or []
-    moved = [str(chain) for chain, times in enumerate(restarts) if times]
-    if not moved:
-        return []
-    return [
-        f"during warm-up, chain {', '.join(moved)} sat where there is next to no posterior mass "
-        "and was restarted from the others' region"
-    ]
-
-
-def _centred(problem: Problem) -> tuple[str, ...]:
-    """Sites that reparam="auto" would change."""
-    try:
-        trace = trace_program(problem.model.fn, problem.data, 0)
-        return tuple(centred_sites(problem.model.fn, problem.data, trace, problem.sites))
-    except Exception:  # advice only
-        return ()
+def _require_seed(seed: Any) -> None:
+    if isinstance(seed, bool) or not isinstance(seed, (int, np.integer)) or not 0 <= seed < 2**63:
+        raise SettingsError(f"seed must be a whole number in 0..2^63-1, got {seed!r}")
 
 
 def load(path: str | os.PathLike, model: Any = None) -> Posterior:
@@ -368,4 +307,3 @@ def load(path: str | os.PathLike, model: Any = None) -> Posterior:
     from bayes.storage import load as load_posterior
 
     return load_posterior(path, model)
-

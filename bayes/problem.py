@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -14,15 +13,16 @@ from numpyro import handlers
 from numpyro.infer.initialization import init_to_sample
 
 from bayes.bounds import check_indices
+from bayes.building import build_program
 from bayes.checks_on_data import check_observed, check_parameters, check_variation
 from bayes.data import Data
 from bayes.dims import site_coords, site_dims
 from bayes.errors import DataError, ModelError, UnsupportedModelError
 from bayes.precision import double_precision
-from bayes.program import Position, Program, Unobserve, cached_program
+from bayes.program import Position, Unobserve
 from bayes.reparam import apply_reparam
 from bayes.sources import observed_sources
-from bayes.structure import Site, explain, read_sites, trace_program
+from bayes.structure import Site, read_sites, trace_program
 
 if TYPE_CHECKING:
     from bayes.model import Model
@@ -76,7 +76,9 @@ class Problem:
         sources = observed_sources(fn, on_device)
         self.observed_arguments = tuple(sorted({a for s in sources.values() for a in s}))
         self._check_missing_covariates()
-        check_parameters(traces)
+        note = check_indices(fn, on_device, traces[0])
+        self.notes += [note] if note is not None else []
+        check_parameters(traces, lambda seed: trace_program(fn, on_device, seed))
         self.notes += check_observed(traces, self.data, sources)
         self.frozen = check_variation(traces[0], self.data, sources)
         self.dims = site_dims(self.sites, self.model.dims)
@@ -86,7 +88,7 @@ class Problem:
         )
         trace = trace_program(fn, on_device, 0) if self.reparametrised else traces[0]
         self._build(fn, trace)
-        self._check_density(on_device)
+        self._check_density()
 
     def _check_roles(self, need_observed: bool) -> None:
         kinds = {site.kind for site in self.sites.values()}
@@ -109,82 +111,10 @@ class Problem:
             )
 
     def _build(self, fn: Any, trace: Mapping[str, Any]) -> None:
-        latents, nesting = [], None
-        for name, site in trace.items():
-            if site["type"] != "sample":
-                continue
-            nesting_here = -min([f.dim for f in site["cond_indep_stack"]], default=0)
-            nesting = nesting_here if nesting is None else max(nesting, nesting_here)
-            if site["is_observed"]:
-                continue
-            if site["fn"].support.is_discrete:
-                _require_enumerable(name, site)
-            else:
-                latents.append((name, tuple(np.shape(site["value"])), site["fn"].support))
-        self.discrete = tuple(s.name for s in self.sites.values() if s.kind == "discrete")
-        depth = (nesting or 0) if self.discrete else None
-        shapes = tuple(
-            (k, str(jax.tree.structure(v)), tuple((x.shape, str(x.dtype)) for x in
-             jax.tree.leaves(v)))
-            for k, v in sorted(self.data.arrays.items())
-        )
-        statics = self.data.statics
-        key = (
-            self.model.fn,
-            self._reparam_key(),
-            tuple(sorted(statics.items(), key=str)),
-            shapes,
-            tuple((n, s) for n, s, _ in latents),
-        )
-        build = functools.partial(Program, fn, statics, latents, depth)
-        try:
-            program = cached_program(key, build)
-        except TypeError:  # an unhashable callable
-            program = build()
-        self.program = self._traceable(program, fn, latents, depth)
+        self.discrete = tuple(n for n, s in self.sites.items() if s.kind == "discrete")
+        self.program, notes = build_program(self.model.fn, fn, self.data, trace, self.discrete)
+        self.notes += notes
         self.size = self.program.size
-
-    def _reparam_key(self) -> Any:
-        reparam = self.model.reparam
-        return repr(sorted(self.reparametrised)) if reparam == "auto" or reparam is None else id(
-            reparam
-        )
-
-    def _traceable(self, program: Program, fn: Any, latents: list, depth: int | None) -> Program:
-        """The program itself, or one with its data as constants where it computes with them."""
-        position = np.zeros(program.size)
-        arrays = self.data.arrays
-        if program.once("traced", dict):
-            return program
-        try:
-            jax.eval_shape(program.log_density, position, arrays)
-            jax.eval_shape(program.constrain, position, arrays)
-            program.once("traced", lambda: {"ok": True}).update(ok=True)
-            return program
-        except Exception:
-            constants = {k: jax.tree.map(jnp.asarray, v) for k, v in arrays.items()}
-            fixed = Program(fn, self.data.statics, latents, depth, constants)
-        try:
-            jax.eval_shape(fixed.log_density, position, arrays)
-        except jax.errors.ConcretizationTypeError as error:
-            raise ModelError(
-                "the program branches in Python on a latent value, which a compiled log density "
-                f"cannot do; use jnp.where or jax.lax.cond instead: {_first_line(error)}"
-            ) from error
-        except ImportError as error:
-            raise UnsupportedModelError(
-                f"discrete latent sites ({', '.join(self.discrete)}) are enumerated with funsor, "
-                "which is not installed: pip install 'bayes[enumeration]'"
-            ) from error
-        except Exception as error:
-            if self.discrete:
-                raise UnsupportedModelError(
-                    f"discrete latent sites ({', '.join(self.discrete)}) cannot be enumerated: "
-                    f"{_first_line(error)}; marginalise them by hand or with a mixture"
-                ) from error
-            raise explain(error, self.data) from error
-        self.notes.append("the program computes with its data in Python: they are constants")
-        return fixed
 
     # ------------------------------------------------------------ checks of data
 
@@ -204,7 +134,7 @@ class Problem:
             if len(column.missing) and name not in self.observed_arguments:
                 raise DataError(self.data.missing_text(name))
 
-    def _check_density(self, on_device: Data) -> None:
+    def _check_density(self) -> None:
         position = np.zeros(self.size)
         missing = [n for n, c in self.data.columns.items() if len(c.missing)]
         if missing:
@@ -220,10 +150,6 @@ class Problem:
                 f"the log density is {shape.dtype}, not real"
                 + (f": {', '.join(complex_names)} is complex" if complex_names else "")
             )
-        if not self.discrete:
-            note = check_indices(self.program.log_density, jnp.asarray(position), on_device)
-            if note is not None:
-                self.notes.append(note)
 
     # ------------------------------------------------------------------ numbers
 
@@ -383,8 +309,8 @@ class Problem:
             fn = handlers.substitute(handlers.seed(program.fn, k), substitute_fn=strategy)
             with jax.numpy_rank_promotion("allow"):
                 trace = handlers.trace(fn).get_trace(**program.arguments(arrays))
-            return program.unconstrain({s.name: trace[s.name]["value"] for s in program.latents},
-                                       arrays)
+            values = {s.name: jnp.asarray(trace[s.name]["value"]) for s in program.latents}
+            return program.unconstrain(values, arrays)
 
         with double_precision():
             keys = jax.random.split(key, count)
@@ -419,9 +345,7 @@ class Problem:
             keys = jax.random.split(jax.random.key(seed), draws)
             run = program.once(
                 "prior",
-                lambda: jax.jit(
-                    lambda k, a: jax.lax.map(lambda x: one(x, a), k, batch_size=64)
-                ),
+                lambda: jax.jit(lambda k, a: jax.lax.map(lambda x: one(x, a), k, batch_size=64)),
             )
             try:
                 out = run(keys, self.arrays)
@@ -435,20 +359,3 @@ class Problem:
     def unobserved(self) -> Any:
         """The program with every observed site free, for predictions."""
         return Unobserve(self.program.fn)
-
-
-def _require_enumerable(name: str, site: Mapping[str, Any]) -> None:
-    if not site["fn"].has_enumerate_support:
-        raise UnsupportedModelError(
-            f"discrete latent site '{name}' ({type(site['fn']).__name__}) has infinitely many "
-            "values and cannot be enumerated; marginalise it by hand"
-        )
-    if site["infer"].get("enumerate") not in (None, "parallel"):
-        raise UnsupportedModelError(
-            f"discrete latent site '{name}' asks for {site['infer']['enumerate']!r} enumeration; "
-            "only 'parallel' is possible"
-        )
-
-
-def _first_line(error: BaseException) -> str:
-    return str(error).split("\n")[0]

@@ -90,7 +90,7 @@ class Program:
         plate_nesting: int | None = None,
         constants: Mapping[str, Any] | None = None,
     ) -> None:
-        self.fn = fn
+        self.fn = fn if constants is None else _eager_in_data(fn)
         self.statics = dict(statics)
         self.plate_nesting = plate_nesting
         self.constants = constants
@@ -195,8 +195,7 @@ class Program:
         return {
             name: site["value"]
             for name, site in trace.items()
-            if site["type"] == "deterministic"
-            or (site["type"] == "sample" and not is_factor(site))
+            if site["type"] == "deterministic" or (site["type"] == "sample" and not is_factor(site))
         }
 
 
@@ -217,3 +216,13 @@ def cached_program(key: Hashable, build: Callable[[], Program]) -> Program:
     while len(_PROGRAMS) > _MOST_PROGRAMS:
         _PROGRAMS.popitem(last=False)
     return program
+
+
+def _eager_in_data(fn: Callable) -> Callable:
+    """The program with what follows from its data alone computed at once, as Python needs it."""
+
+    def run(*args: Any, **kwargs: Any) -> Any:
+        with jax.ensure_compile_time_eval():
+            return fn(*args, **kwargs)
+
+    return run

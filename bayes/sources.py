@@ -10,6 +10,7 @@ from numpyro import handlers
 from numpyro.infer.initialization import init_to_sample
 
 from bayes.data import Data
+from bayes.dependence import NOTHING, dependence
 from bayes.program import is_factor
 
 __all__ = ["observed_sources"]
@@ -49,21 +50,10 @@ def observed_sources(fn: Callable, data: Data) -> dict[str, tuple[str, ...]]:
     except Exception:
         return _by_identity(fn, data)
     leaves, _ = jax.tree.flatten_with_path(data.arrays)
-    owners = [path[0].key for path, _ in leaves]
-    names = list(shapes)
-    return {
-        name: tuple(sorted({owners[i] for i in _inputs(closed.jaxpr, place)}))
-        for place, name in enumerate(sorted(names))
-    }
-
-
-def _inputs(jaxpr: Any, output: int) -> set[int]:
-    """Indices of the inputs of a jaxpr that one of its outputs depends on."""
-    needed = {id(jaxpr.outvars[output])}
-    for equation in reversed(jaxpr.eqns):
-        if any(id(v) in needed for v in equation.outvars):
-            needed.update(id(v) for v in equation.invars)
-    return {i for i, v in enumerate(jaxpr.invars) if id(v) in needed}
+    owners = [frozenset((str(path[0].key),)) for path, _ in leaves]
+    found = dependence(closed.jaxpr, owners, [NOTHING] * len(closed.consts)).outputs
+    # A dict's leaves come in the order of its sorted keys.
+    return {name: tuple(sorted(names)) for name, names in zip(sorted(shapes), found, strict=True)}
 
 
 def _by_identity(fn: Callable, data: Data) -> dict[str, tuple[str, ...]]:

@@ -14,10 +14,10 @@ from numpyro import handlers
 from numpyro.infer.initialization import init_to_sample
 
 from bayes.data import Data
-from bayes.errors import ModelError, ShapeError, UnsupportedModelError
+from bayes.errors import DataError, ModelError, ShapeError, UnsupportedModelError
 from bayes.program import is_factor
 
-__all__ = ["Site", "read_sites", "trace_program"]
+__all__ = ["Site", "explain", "read_sites", "site_kind", "trace_program"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,15 +67,51 @@ def trace_program(fn: Callable, data: Data, seed: int) -> dict[str, Any]:
         raise explain(error, data) from error
 
 
+_SHAPE_WORDS = (
+    "broadcast",
+    "incompatible",
+    "shape",
+    "dimension",
+    "mismatch",
+    "dot_general",
+    "unsized object",
+    "has no len()",
+    "tuple index out of range",
+    "too many indices",
+)
+
+
+def _is_whole(value: Any) -> bool:
+    """Whether an array holds whole numbers as real ones, as a frame's column with gaps does."""
+    if not hasattr(value, "dtype") or value.dtype.kind != "f":
+        return False
+    return bool(np.all(np.asarray(value) % 1 == 0))
+
+
+def _among(names: list[str]) -> str:
+    return f" ({', '.join(names)})" if names else ""
+
+
 def explain(error: Exception, data: Data) -> Exception:
     """Say what an error raised inside a program means."""
     text = str(error)
     lower = text.lower()
     if isinstance(error, AssertionError) and "unique names" in text:
         return ModelError(f"a site name is used twice: {text}")
-    words = ("broadcast", "incompatible", "shape", "dimension", "mismatch", "dot_general")
-    if isinstance(error, (ValueError, TypeError, AssertionError)) and any(
-        w in lower for w in words
+    if isinstance(error, IndexError) and "out of bounds" in lower:
+        return DataError(
+            f"the program indexes an array out of its bounds (data: {data.shapes_text()}): {text}; "
+            "indices count from 0"
+        )
+    if isinstance(error, TypeError) and "indexer must have integer" in lower:
+        whole = [n for n, v in data.arrays.items() if _is_whole(v)]
+        return DataError(
+            f"the program indexes an array with real numbers{_among(whole)}; make the column "
+            "integers or a category: "
+            f"frame['{whole[0] if whole else 'column'}'].astype('category')"
+        )
+    if isinstance(error, (ValueError, TypeError, AssertionError, IndexError)) and any(
+        words in lower for words in _SHAPE_WORDS
     ):
         return ShapeError(f"shapes do not fit in the program (data: {data.shapes_text()}): {text}")
     if isinstance(error, (AttributeError, TypeError)) and "NoneType" in text:
@@ -88,7 +124,8 @@ def explain(error: Exception, data: Data) -> Exception:
     return ModelError(f"the program failed on its data: {type(error).__name__}: {text}")
 
 
-def _kind(site: Mapping[str, Any]) -> str:
+def site_kind(site: Mapping[str, Any]) -> str:
+    """A site's part in the model."""
     if site["type"] == "deterministic":
         return "deterministic"
     if site["is_observed"]:
@@ -125,7 +162,7 @@ def read_sites(trace: Mapping[str, Any]) -> dict[str, Site]:
             sites[name] = Site(name, "deterministic", tuple(value), 0, "", "", plates)
         if site["type"] != "sample":
             continue
-        fn, kind = site["fn"], _kind(site)
+        fn, kind = site["fn"], site_kind(site)
         if kind == "latent" and isinstance(fn, dist.Delta):
             raise ModelError(f"site '{name}' is a Delta: use numpyro.deterministic instead")
         plates = tuple((f.name, f.dim, f.size) for f in site["cond_indep_stack"])
@@ -138,4 +175,23 @@ def read_sites(trace: Mapping[str, Any]) -> dict[str, Site]:
             "" if kind == "factor" else str(fn.support),
             plates,
         )
+    if any(site.kind == "discrete" for site in sites.values()):
+        _require_plates(trace, sites)
     return sites
+
+
+def _require_plates(trace: Mapping[str, Any], sites: Mapping[str, Site]) -> None:
+    """Enumeration puts the values of discrete sites to the left of all plates."""
+    for name, site in sites.items():
+        if site.kind not in ("latent", "discrete", "observed"):
+            continue
+        batch = trace[name]["fn"].batch_shape
+        declared = {dim for _, dim, _ in site.plates}
+        bare = [d for d in range(-len(batch), 0) if d not in declared and batch[d] > 1]
+        if bare:
+            discrete = ", ".join(s.name for s in sites.values() if s.kind == "discrete")
+            raise UnsupportedModelError(
+                f"discrete latent sites ({discrete}) are enumerated, which needs every batch "
+                f"dimension in a numpyro.plate: site '{name}' has batch shape {tuple(batch)} with "
+                f"{len(declared)} plate(s); add a plate, or .to_event() where it is one event"
+            )

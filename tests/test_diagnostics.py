@@ -68,6 +68,35 @@ def test_a_chain_in_another_mode_is_named(rng):
     assert "mu" in verdict["rhat"].advice
 
 
+def test_chains_split_over_two_modes_are_named_as_groups(rng):
+    mu = rng.normal(size=(4, 1000))
+    mu[[0, 3]] += 12
+    verdict = diagnose(tree(rng, mu=mu), INFO)
+    assert "chains 1, 2 sit apart" in verdict["stuck_chains"].advice or (
+        "chains 0, 3 sit apart" in verdict["stuck_chains"].advice
+    )
+    assert "several modes" in verdict["stuck_chains"].advice
+
+
+def test_agreement_of_copied_chains_proves_nothing(rng):
+    one = {**INFO, "copies": [0, 1, 0, 0]}
+    three = {**INFO, "copies": [0, 1, 1, 1]}
+    assert diagnose(tree(rng), one).ok
+    assert "chains 1, 2, 3 never left" in diagnose(tree(rng), three)["stuck_chains"].advice
+
+
+def test_a_standard_deviation_that_is_not_settled(rng):
+    """Student t with 1.5 degrees of freedom has no variance: R-hat and ESS do not see it."""
+    heavy = tree(rng, mu=rng.standard_t(1.5, size=(4, 1000)))
+    verdict = diagnose(heavy, INFO)
+    assert failed(verdict) == {"sd_error"}
+    assert "mu" in verdict["sd_error"].advice
+    # What is derived from the sampled sites may be as heavy as it likes.
+    assert diagnose(heavy, {**INFO, "sampled": ["x"]}).ok
+    light = diagnose(tree(rng), INFO)["sd_error"].value
+    assert light == pytest.approx(np.sqrt(0.5 / 4000), rel=0.2)
+
+
 def test_a_chain_that_does_not_move_is_stuck(rng):
     mu = rng.normal(size=(4, 1000))
     mu[1] = 0.3

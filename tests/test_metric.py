@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from bayes.inference.enough import add_draws, empty_batches, has_enough
 from bayes.inference.metric import (
     choose_factor,
     dense_factor,
@@ -74,3 +75,36 @@ def test_a_chain_without_mass_is_far_and_a_narrow_mode_is_not(rng):
     narrow[0] *= 0.01
     dense[0] += d * np.log(100.0)
     assert not far_chains(dense, narrow).any()
+
+
+def autoregression(rng, rho, draws, chains=4):
+    """Draws whose effective sample size is (1 - rho) / (1 + rho) of their number."""
+    x = np.empty((chains, draws, 1))
+    x[:, 0] = rng.normal(size=(chains, 1))
+    noise = np.sqrt(1 - rho**2) * rng.normal(size=(chains, draws, 1))
+    for t in range(1, draws):
+        x[:, t] = rho * x[:, t - 1] + noise[:, t]
+    return x
+
+
+@pytest.mark.parametrize(("rho", "enough"), [(0.0, True), (0.6, True), (0.9, False), (0.97, False)])
+def test_batch_means_know_whether_there_are_enough_draws(rng, rho, enough):
+    """4000 draws have an effective size of 4000, 1000, 210 and 60; the rule asks for 500."""
+    x = autoregression(rng, rho, 1000)
+    assert has_enough(add_draws(empty_batches(4, 1), x)) is enough
+
+
+def test_batches_do_not_depend_on_how_draws_come(rng):
+    x = autoregression(rng, 0.5, 333)
+    whole = add_draws(empty_batches(4, 1), x)
+    parts = empty_batches(4, 1)
+    for begin, end in ((0, 7), (7, 7), (7, 150), (150, 333)):
+        parts = add_draws(parts, x[:, begin:end])
+    for name, value in whole.items():
+        np.testing.assert_allclose(parts[name], value, rtol=1e-12)
+
+
+def test_chains_in_two_modes_never_have_enough(rng):
+    x = autoregression(rng, 0.0, 1000)
+    x[2:] += 5.0
+    assert not has_enough(add_draws(empty_batches(4, 1), x))

@@ -290,3 +290,35 @@ def test_the_same_program_and_shapes_share_their_compiled_functions():
     assert a.program is b.program
     assert float(a.log_density(np.zeros(10))) != float(b.log_density(np.zeros(10)))
     assert bind(schools, SCHOOLS_DATA, reparam="auto").program is not a.program
+
+
+SCALE = 1.0
+
+
+def reads_a_global(y=None):
+    mu = numpyro.sample("mu", dist.Normal(0.0, SCALE))
+    numpyro.sample("y", dist.Normal(mu, 1.0), obs=y)
+
+
+class Callable:
+    """A program with a setting of its own."""
+
+    def __init__(self, scale):
+        self.scale = scale
+
+    def __call__(self, y=None):
+        mu = numpyro.sample("mu", dist.Normal(0.0, self.scale))
+        numpyro.sample("y", dist.Normal(mu, 1.0), obs=y)
+
+
+def test_a_program_that_reads_what_has_changed_is_another_program(monkeypatch):
+    position = np.array([2.0])
+    before = float(bind(reads_a_global, {"y": 0.0}).log_density(position))
+    monkeypatch.setitem(globals(), "SCALE", 10.0)
+    after = float(bind(reads_a_global, {"y": 0.0}).log_density(position))
+    assert after - before == pytest.approx(st.norm.logpdf(2, 0, 10) - st.norm.logpdf(2, 0, 1))
+
+    program = Callable(1.0)
+    assert float(bind(program, {"y": 0.0}).log_density(position)) == pytest.approx(before)
+    program.scale = 10.0
+    assert float(bind(program, {"y": 0.0}).log_density(position)) == pytest.approx(after)

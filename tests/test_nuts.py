@@ -209,13 +209,30 @@ def test_the_verdict_on_a_funnel_advises_to_non_centre():
     with pytest.warns(bayes.ConvergenceWarning, match="reparam='auto'"):
         post = bayes.fit(model, {}, bayes.NUTS(warmup=400, draws=400))
     assert not post.diagnostics.ok
-    good = bayes.fit(model, {}, bayes.NUTS(warmup=400, draws=400), reparam="auto")
-    assert good.diagnostics.ok, good.diagnostics
+    # Its x is so heavy-tailed that no number of draws settles its standard deviation.
+    with pytest.warns(bayes.ConvergenceWarning, match="standard deviation of x"):
+        good = bayes.fit(model, {}, bayes.NUTS(warmup=400, draws=1000), reparam="auto")
+    assert [c.name for c in good.diagnostics.failed] == ["sd_error"]
     scale = good.draws("scale").values
     assert_moments(scale, 0.0, 3.0)
     x = good.draws("x").values
     # Given its scale, x is normal: its standardised value has unit variance.
     assert_moments(x / np.exp(scale / 2)[..., None], np.zeros(9), np.ones(9))
+
+
+def slow(y=None):
+    """A narrow bow: a thousand draws a chain are not enough."""
+    x = numpyro.sample("x", dist.Normal(0, 3))
+    numpyro.sample("z", dist.Normal(0, 3))
+    numpyro.factor("bow", -50 * (x**2 - 4) ** 2 / 16)
+
+
+def test_draws_are_taken_until_there_are_enough():
+    short = bayes.fit(normal_mean, {"n": 5, "y": np.arange(5.0)}, bayes.NUTS(warmup=300), seed=1)
+    assert short.data["posterior"].sizes["draw"] == 1000
+    with pytest.warns(bayes.ConvergenceWarning):
+        long = bayes.fit(slow, {}, bayes.NUTS(warmup=300, target_accept=0.8), seed=1)
+    assert long.data["posterior"].sizes["draw"] == 4000
 
 
 def far_start(y=None):

@@ -9,11 +9,17 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from bayes.diagnostics.convergence import Convergence, constant_elements, convergence
+from bayes.diagnostics.convergence import (
+    LOG_DENSITY,
+    Convergence,
+    constant_elements,
+    convergence,
+    separate_groups,
+)
 
 __all__ = ["Check", "Diagnostics", "diagnose"]
 
-RHAT, ESS, BFMI = 1.01, 400, 0.3
+RHAT, ESS, BFMI, SPREAD_ERROR = 1.01, 400, 0.3, 0.06
 DIVERGENT_SHARE, SATURATED_SHARE = 1e-4, 0.05
 
 
@@ -123,7 +129,8 @@ def diagnose(
     tree : xarray.DataTree
         Groups posterior and sample_stats.
     info : mapping
-        What the method found out: restarts, starts, non_finite, frozen.
+        What the method found out: copies, starts, non_finite, frozen; ``sampled``, names of the
+        sampled sites.
     interrupted : str, optional
         Why the run was stopped early.
     centred : tuple of str
@@ -140,7 +147,8 @@ def diagnose(
     found = convergence(posterior, lp)
     checks = [_chains(chains), _finite(info), *_convergence_checks(found, chains, centred)]
     if lp is not None and chains > 1:
-        checks.append(_agreement(posterior, lp, found))
+        checks.append(_agreement(lp, found, info))
+    checks.append(_spread_error(posterior, found, info))
     checks += _dynamics(stats, info, centred)
     if info.get("frozen"):
         names = ", ".join(info["frozen"])
@@ -191,22 +199,58 @@ def _convergence_checks(found: Convergence, chains: int, centred: tuple[str, ...
     return checks
 
 
-def _agreement(posterior: xr.Dataset, lp: np.ndarray, found: Convergence) -> Check:
-    """Whether one chain sits apart from the others, named where it does."""
-    from bayes.diagnostics.convergence import chain_apart
-
-    chain, value = chain_apart(posterior, lp, found)
-    if chain is None:
+def _agreement(lp: np.ndarray, found: Convergence, info: Mapping[str, Any]) -> Check:
+    """Whether chains sit apart from each other, named where they do."""
+    copies = [chain for chain, times in enumerate(info.get("copies") or []) if times]
+    groups, where = separate_groups(found)
+    if not groups and len(copies) < 2:
         return Check("stuck_chains", 0.0, 0.0, True)
-    shift = float(lp[chain].mean() - np.delete(lp, chain, axis=0).mean())
+    if not groups:
+        names = ", ".join(map(str, copies))
+        return Check(
+            "stuck_chains",
+            float(len(copies)),
+            1.0,
+            False,
+            f"chains {names} never left where there is no mass and were put where others were: too "
+            "few found their own way; give better starts (init_strategy=) or a longer warmup",
+        )
+    smallest = min(groups, key=len)
+    names = ", ".join(map(str, smallest))
+    rest = np.delete(lp, smallest, axis=0)
+    shift = float(lp[smallest].mean() - rest.mean())
+    who = f"chain {names} sits" if len(smallest) == 1 else f"chains {names} sit"
     return Check(
         "stuck_chains",
-        1.0,
+        float(len(smallest)),
         0.0,
         False,
-        f"chain {chain} sits apart from the others at {value} (mean log density {shift:+.1f}): "
-        "another mode, or stuck; check for multimodality, better starts (init_strategy=)",
+        f"{who} apart from the others at {where} (mean log density {shift:+.1f}): several modes, "
+        "or stuck; running longer will not help: reparametrise, order or constrain what may be "
+        "exchanged, or give better starts (init_strategy=)",
     )
+
+
+def _spread_error(posterior: xr.Dataset, found: Convergence, info: Mapping[str, Any]) -> Check:
+    """Whether standard deviations are settled: with heavy tails they are not, whatever R-hat says.
+
+    Only sampled sites are judged: a derived quantity, such as a ratio, may have no variance at all.
+    """
+    sampled = info.get("sampled")
+    judged = [
+        i
+        for i, name in enumerate(found.names)
+        if name != LOG_DENSITY and (sampled is None or name.partition("[")[0] in sampled)
+    ]
+    value, worst = found.spread_error(judged)
+    passed = bool(np.isfinite(value) and value <= SPREAD_ERROR)
+    advice = (
+        ""
+        if passed
+        else f"the standard deviation of {worst} is not settled: heavy tails or too few draws; "
+        "report medians and intervals, take more draws, or give it a lighter-tailed prior"
+    )
+    return Check("sd_error", value, SPREAD_ERROR, passed, advice)
 
 
 def _dynamics(stats: xr.Dataset, info: Mapping[str, Any], centred: tuple[str, ...]) -> list[Check]:
@@ -254,8 +298,9 @@ def _nan_hint(info: Mapping[str, Any]) -> str:
     starts = info.get("starts", {})
     if starts.get("nan_gradient"):
         return (
-            "; the gradient is NaN where the log density is finite: a jnp.where with an invalid "
-            "branch does this"
+            f"; the gradient is not finite at {starts['nan_gradient']} of {starts['candidates']} "
+            "starts where the log density is: a jnp.where with an invalid branch does this, or a "
+            "solver that overflows"
         )
     if starts.get("nan"):
         return f"; the log density is NaN at {starts['nan']} of {starts['candidates']} starts"

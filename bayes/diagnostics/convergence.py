@@ -9,7 +9,10 @@ import numpy as np
 import xarray as xr
 from jaxtyping import Float
 
-__all__ = ["Convergence", "chain_apart", "constant_elements", "convergence"]
+__all__ = ["LOG_DENSITY", "Convergence", "constant_elements", "convergence", "separate_groups"]
+
+LOG_DENSITY = "log density"
+"""Name under which a chain's log density is assessed."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,6 +54,30 @@ class Convergence:
     def worst_tail(self) -> tuple[float, str]:
         """Smallest tail effective sample size and whose it is."""
         return self._worst(self.tail, largest=False)
+
+    def spread_error(self, judged: list[int]) -> tuple[float, str]:
+        """Largest relative Monte Carlo error of a standard deviation, and whose it is.
+
+        With q = (x - mean)^2, the error is sd(q) / (2 mean(q) sqrt(ESS(q))).
+
+        Parameters
+        ----------
+        judged : list of int
+            Elements to judge.
+        """
+        from arviz_stats.base import array_stats
+
+        values = self.values[..., judged]
+        if values.shape[1] < 4 or not judged:
+            return float("nan"), "nothing"
+        with np.errstate(all="ignore"):
+            squares = (values - values.mean(axis=(0, 1))) ** 2
+            squares = np.where(np.isfinite(squares), squares, 0.0)
+            ess = array_stats.ess(squares, method="mean", chain_axis=0, draw_axis=1)
+            error = squares.std(axis=(0, 1)) / (2 * squares.mean(axis=(0, 1)) * np.sqrt(ess))
+        error = np.where(np.isfinite(values).all(axis=(0, 1)), error, np.inf)
+        place = int(np.argmax(np.where(np.isnan(error), np.inf, error)))
+        return float(error[place]), self.names[judged[place]]
 
     def _worst(self, values: np.ndarray, *, largest: bool) -> tuple[float, str]:
         if not len(values):
@@ -98,7 +125,7 @@ def convergence(posterior: xr.Dataset, lp: np.ndarray | None) -> Convergence:
         names += [label for label, keep in zip(labels, kept, strict=True) if keep]
         blocks.append(values.reshape(*values.shape[:2], -1)[..., kept])
     if lp is not None:
-        names.append("log density")
+        names.append(LOG_DENSITY)
         blocks.append(lp[..., None])
     values = np.concatenate(blocks, axis=2).astype(float)
     empty = np.full(values.shape[2], np.nan)
@@ -121,39 +148,36 @@ def convergence(posterior: xr.Dataset, lp: np.ndarray | None) -> Convergence:
     return Convergence(names, values, np.asarray(rhat), np.asarray(bulk), np.asarray(tail))
 
 
-def chain_apart(
-    posterior: xr.Dataset, lp: np.ndarray, found: Convergence
-) -> tuple[int | None, str]:
-    """The chain without which the others agree, where there is one.
+def separate_groups(found: Convergence) -> tuple[list[list[int]], str]:
+    """Groups of chains that sit apart from each other at the element that mixed worst.
+
+    Chains are ordered by their medians; a gap that is wide beside the chains' own spread parts
+    them.
 
     Parameters
     ----------
-    posterior : xarray.Dataset
-        The draws.
-    lp : array of shape (chain, draw)
-        Log density.
     found : Convergence
-        Convergence with all chains.
+        Convergence of all chains.
 
     Returns
     -------
-    chain : int or None
-        The chain that sits apart.
+    groups : list of list of int
+        Empty where all chains are together.
     name : str
-        The element that shows it best.
+        The element that shows it.
     """
     value, name = found.worst_rhat
-    if not value > 1.05 or not np.isfinite(found.values[..., found.names.index(name)]).all():
-        return None, ""
+    if not value > 1.05:
+        return [], ""
     draws = found.values[..., found.names.index(name)]
-    centre, spread = np.median(draws, axis=1), draws.std(axis=1)
-    chains = len(centre)
-    if chains < 3:
-        return (int(np.argmin(lp.mean(axis=1))), name) if value > 1.5 else (None, "")
-    distance = np.empty(chains)
-    for chain in range(chains):
-        others = np.delete(centre, chain)
-        width = np.median(np.delete(spread, chain)) + np.ptp(others)
-        distance[chain] = abs(centre[chain] - others.mean()) / max(width, 1e-300)
-    chain = int(np.argmax(distance))
-    return (chain, name) if distance[chain] > 2.0 else (None, "")
+    if not np.isfinite(draws).all():
+        return [], ""
+    low, centre, high = np.quantile(draws, [0.1, 0.5, 0.9], axis=1)
+    order = np.argsort(centre)
+    groups = [[int(order[0])]]
+    for before, chain in itertools.pairwise(order):
+        apart = low[chain] > high[before]
+        if apart:
+            groups.append([])
+        groups[-1].append(int(chain))
+    return ([sorted(g) for g in groups], name) if len(groups) > 1 else ([], "")

@@ -32,6 +32,8 @@ def restart_function(log_density: Callable) -> Callable:
     def restart(z: Array, factor: Array, step: Array, key: Array, arrays: Any) -> tuple:
         potential = _whitened(log_density, factor, arrays)
         value, gradient = jax.value_and_grad(potential)(z)
+        # A first step that a steep gradient turns into a leap may end where a solver never does.
+        step = jnp.minimum(step, 1.0 / jnp.sqrt(jnp.maximum(jnp.linalg.norm(gradient), 1e-300)))
         found = find_reasonable_step_size(
             potential,
             euclidean_kinetic_energy,

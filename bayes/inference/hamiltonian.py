@@ -8,11 +8,13 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
 from bayes.errors import SettingsError
 from bayes.inference.chains import enter_coordinates, run_block
+from bayes.inference.enough import add_draws, empty_batches, has_enough
 from bayes.inference.metric import (
     choose_factor,
     dense_factor,
@@ -31,6 +33,8 @@ __all__ = ["Hamiltonian"]
 _DENSE_FROM_START = 64
 _LARGEST_DENSE = 1500
 _WINDOW_NUMBERS = 2 * 10**7
+_FEWEST_DRAWS, _MOST_DRAWS = 1000, 4000
+_BATCHES = ("pending", "batch_means", "batch_squares")
 
 _METRICS: dict[str, Callable[[np.ndarray, np.ndarray], np.ndarray]] = {
     "auto": choose_factor,
@@ -49,8 +53,9 @@ class Hamiltonian(Method):
         Independent chains.
     warmup : int
         Iterations that adapt step size and metric, and are thrown away.
-    draws : int
-        Draws a chain.
+    draws : int, optional
+        Draws a chain. By default 1000, doubled up to 4000 while batch means say that the effective
+        sample size is below what the verdict asks.
     target_accept : float, optional
         Mean acceptance that the step size aims at. By default 0.8; when a transition diverges
         after the warm-up, the draws are thrown away and sampling begins anew with 0.95, and then
@@ -67,7 +72,7 @@ class Hamiltonian(Method):
 
     chains: int = 4
     warmup: int = 1000
-    draws: int = 1000
+    draws: int | None = None
     target_accept: float | None = None
     metric: str = "auto"
     step_size: float = 1.0
@@ -77,6 +82,8 @@ class Hamiltonian(Method):
     def __post_init__(self) -> None:
         for name, least in (("chains", 1), ("warmup", 1), ("draws", 1), ("candidates", 1)):
             value = getattr(self, name)
+            if name == "draws" and value is None:
+                continue
             if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
                 raise SettingsError(f"{name} must be a whole number, got {value!r}")
             if value < least:
@@ -126,6 +133,8 @@ class Hamiltonian(Method):
             "stage": np.asarray(0),
             "left": np.asarray(self._stages[0].length),
             "draws": np.asarray(0),
+            **empty_batches(self.chains, problem.size),
+            "copies": np.zeros(self.chains, int),
             "target": np.asarray(0),
             "trial_divergences": np.asarray(0),
             "restarts": np.zeros(self.chains, int),
@@ -157,12 +166,15 @@ class Hamiltonian(Method):
         chunk = None
         if stage.name == "sample":
             new["draws"] = state["draws"] + count
+            new.update(add_draws({k: state[k] for k in _BATCHES}, outputs["position"]))
             steps = np.exp(new["log_step"])[:, None]
             stats = {**outputs["stats"], "step_size": np.repeat(steps, count, axis=1)}
             chunk = {"position": outputs["position"], "round": new["target"], **stats}
             if self._may_raise_target(state) and stats["diverging"].any():
                 # These draws stay in the chunks in case the run is stopped before better ones.
-                new = self._raise_target(problem, {**new, "draws": np.asarray(0)})
+                new = self._raise_target(problem, new)
+            elif new["left"] <= 0 and self._wants_more(new):
+                new["left"] = np.asarray(min(int(new["draws"]), _MOST_DRAWS - int(new["draws"])))
         else:
             self._remember(problem, new, outputs, stage)
             if new["left"] <= 0:
@@ -171,7 +183,7 @@ class Hamiltonian(Method):
 
     def done(self, problem: Problem, state: dict[str, Any]) -> bool:
         """Whether every chain has its draws."""
-        return int(state["draws"]) >= self.draws
+        return self._stages[int(state["stage"])].name == "sample" and int(state["left"]) <= 0
 
     def finish(
         self, problem: Problem, state: dict[str, Any], chunks: list[Chunk], key: Array
@@ -187,6 +199,7 @@ class Hamiltonian(Method):
             "metric": "dense" if state["factor"].ndim == 2 else "diagonal",
             "target_accept": self.target_accept or TARGETS[rounds[-1]],
             "restarts": state["restarts"].tolist(),
+            "copies": state["copies"].tolist(),
             "trial_divergences": int(state["trial_divergences"]),
             "starts": dict(zip(counted, state["candidates"].tolist(), strict=True)),
             "max_tree_depth": self.max_depth,
@@ -197,7 +210,7 @@ class Hamiltonian(Method):
     def progress(self, problem: Problem, state: dict[str, Any]) -> Progress:
         """Iterations so far, with the stage and the number of divergent trial draws."""
         stage = self._stages[int(state["stage"])]
-        total = sum(s.length for s in self._stages)
+        total = max(sum(s.length for s in self._stages), int(state["iteration"] + state["left"]))
         text = "sample" if stage.name == "sample" else f"warm up ({stage.name})"
         return Progress(min(int(state["iteration"]), total), total, text)
 
@@ -205,7 +218,7 @@ class Hamiltonian(Method):
 
     @property
     def _stages(self) -> tuple[Stage, ...]:
-        return stages(self.warmup, self.draws, self.max_depth)
+        return stages(self.warmup, self.draws or _FEWEST_DRAWS, self.max_depth)
 
     def _dense_from_start(self, problem: Problem) -> bool:
         small = self.metric == "auto" and problem.size <= _DENSE_FROM_START
@@ -282,6 +295,12 @@ class Hamiltonian(Method):
             return self._end_stage(problem, new, self._stages[following])
         return new
 
+    def _wants_more(self, state: dict[str, Any]) -> bool:
+        """Whether the number of draws is left to the sampler and not reached yet."""
+        if self.draws is not None or int(state["draws"]) >= _MOST_DRAWS:
+            return False
+        return not has_enough({k: state[k] for k in _BATCHES})
+
     def _may_raise_target(self, state: dict[str, Any]) -> bool:
         return self.target_accept is None and int(state["target"]) < len(TARGETS) - 1
 
@@ -293,27 +312,44 @@ class Hamiltonian(Method):
             **state,
             "target": state["target"] + 1,
             "trial_divergences": np.asarray(0),
+            "draws": np.asarray(0),
+            **empty_batches(self.chains, problem.size),
             "stage": np.asarray(settle),
             "left": np.asarray(self._stages[settle].length),
         }
         return self._restart(problem, new, positions, new["factor"], new["log_step"])
 
     def _adapt(self, problem: Problem, state: dict[str, Any]) -> dict[str, Any]:
-        """Bring back chains from where there is no mass, and take the metric from all chains."""
+        """Take the metric from all chains but those that sit where there is no mass.
+
+        Such a chain starts afresh while there is time for it to find its own way; after the last
+        window it is put where another chain was, and the verdict is told.
+        """
         positions = to_position(state["factor"], state["z"])
-        draws, density = state["window_positions"], state["window_density"]
-        far = far_chains(density, draws)
+        draws = state["window_positions"]
         new = dict(state)
-        if far.any():
+        windows = sum(stage.name == "adapt" for stage in self._stages)
+        window = int(state["stage"])
+        far = np.zeros(self.chains, bool)
+        if window >= min(2, windows - 1):
+            # Earlier, chains may still be on their way.
+            far = far_chains(state["window_density"], draws)
+        if far.any() and window < windows - 1:
+            key = jax.random.wrap_key_data(jnp.asarray(state["step_key"]))
+            key = jax.random.fold_in(jax.random.fold_in(key, window), self.chains)
+            fresh, _ = find_starts(problem, key, self.chains, self.candidates, self.init_strategy)
+            positions[far] = fresh[far]
+            new["restarts"] = state["restarts"] + far
+        elif far.any():
             near = np.flatnonzero(~far)
             for place, chain in enumerate(np.flatnonzero(far)):
                 source = near[place % len(near)]
                 positions[chain] = draws[source, -1 - place // len(near)]
-            new["restarts"] = state["restarts"] + far
-        # The first half of a window still travels; its second half is nearer to the posterior.
-        half = draws.shape[1] // 3
-        x = draws[~far, half:].reshape(-1, problem.size)
-        g = state["window_gradients"][~far, half:].reshape(-1, problem.size)
+            new["copies"] = state["copies"] + far
+        # The beginning of a window still travels; the rest is nearer to the posterior.
+        begin = draws.shape[1] // 3
+        x = draws[~far, begin:].reshape(-1, problem.size)
+        g = state["window_gradients"][~far, begin:].reshape(-1, problem.size)
         finite = np.isfinite(g).all(axis=1)
         x, g = x[finite], g[finite]
         factor = state["factor"]

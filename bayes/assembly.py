@@ -1,0 +1,121 @@
+"""From a method's draws to the groups and the verdict of a posterior."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from bayes.diagnostics.checks import Diagnostics, diagnose
+from bayes.groups import constant_group, observed_group, site_dataset
+from bayes.method import Draws
+from bayes.problem import Problem
+from bayes.reparam import centred_sites
+from bayes.structure import trace_program
+
+__all__ = ["MethodRecord", "draws_tree", "judge"]
+
+
+@dataclasses.dataclass(frozen=True)
+class MethodRecord:
+    """How a posterior was made.
+
+    Parameters
+    ----------
+    name : str
+        The method's name.
+    settings : dict
+        Its settings.
+    reason : str
+        Why this one.
+    seed : int
+        The run's seed.
+    seconds : float
+        Wall time of the fit.
+    info : dict
+        What the method found out on the way.
+    """
+
+    name: str
+    settings: dict[str, Any]
+    reason: str
+    seed: int
+    seconds: float
+    info: dict[str, Any]
+
+    def __str__(self) -> str:
+        settings = ", ".join(f"{k}={v}" for k, v in self.settings.items())
+        return f"{self.name}({settings}): {self.reason}"
+
+
+def draws_tree(problem: Problem, draws: Draws) -> xr.DataTree:
+    """Draws, statistics and data as ArviZ groups; sites of a reparametrisation are auxiliary."""
+    own = {n: draws.values[n] for n in problem.parameters if n in draws.values}
+    extra = {n: v for n, v in draws.values.items() if n not in own}
+    groups = {
+        "posterior": site_dataset(problem, own),
+        "sample_stats": _stats(draws),
+        "observed_data": observed_group(problem),
+        "constant_data": constant_group(problem),
+        "auxiliary": site_dataset(problem, extra) if extra else None,
+    }
+    return xr.DataTree.from_dict({k: v for k, v in groups.items() if v is not None})
+
+
+def judge(
+    tree: xr.DataTree,
+    problem: Problem,
+    info: Mapping[str, Any],
+    interrupted: str | None,
+    non_finite: int,
+) -> Diagnostics:
+    """The verdict on draws; where it is bad, with the centred sites that might be why."""
+    found = {
+        **info,
+        "non_finite": non_finite,
+        "frozen": problem.frozen,
+        "sampled": [s.name for s in problem.sites.values() if s.kind == "latent"],
+        "notes": problem.notes + _restart_notes(info),
+    }
+    verdict = diagnose(tree, found, interrupted=interrupted)
+    if not verdict.ok and not problem.reparametrised:
+        centred = _centred(problem)
+        verdict = diagnose(tree, found, interrupted=interrupted, centred=centred)
+    return verdict
+
+
+def _stats(draws: Draws) -> xr.Dataset:
+    coords = {
+        "chain": np.arange(draws.chains),
+        "draw": np.arange(next(iter(draws.values.values())).shape[1]),
+    }
+    stats = {k: (("chain", "draw"), v) for k, v in draws.stats.items() if v.ndim == 2}
+    if draws.log_q is not None:
+        stats["log_q"] = (("chain", "draw"), draws.log_q)
+    return xr.Dataset(stats, coords=coords)
+
+
+def _restart_notes(info: Mapping[str, Any]) -> list[str]:
+    """What became of chains that sat where there is next to no posterior mass."""
+    fates = {"restarts": "started afresh", "copies": "was put where another chain was"}
+    notes = []
+    for key, fate in fates.items():
+        moved = [str(chain) for chain, times in enumerate(info.get(key) or []) if times]
+        if moved:
+            notes.append(
+                f"in the warm-up, chain {', '.join(moved)} sat where there is next to no posterior "
+                f"mass and {fate}"
+            )
+    return notes
+
+
+def _centred(problem: Problem) -> tuple[str, ...]:
+    """Sites that reparam="auto" would change."""
+    try:
+        trace = trace_program(problem.model.fn, problem.data, 0)
+        return tuple(centred_sites(problem.model.fn, problem.data, trace, problem.sites))
+    except Exception:  # advice only
+        return ()

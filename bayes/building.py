@@ -1,0 +1,143 @@
+"""From a program and a trace of it to pure functions that are compiled once."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Callable, Hashable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from bayes.data import Data
+from bayes.errors import ModelError, UnsupportedModelError
+from bayes.program import Program, cached_program
+from bayes.structure import explain
+
+__all__ = ["build_program", "computation_digest", "shared_program"]
+
+
+def build_program(
+    written: Callable,
+    fn: Callable,
+    data: Data,
+    trace: Mapping[str, Any],
+    discrete: tuple[str, ...],
+) -> tuple[Program, list[str]]:
+    """The pure functions of a program at data of these shapes.
+
+    Parameters
+    ----------
+    written : callable
+        The program as the user wrote it.
+    fn : callable
+        The program to compile, reparametrised where asked.
+    data : Data
+        Its data.
+    trace : mapping
+        A trace of ``fn``.
+    discrete : tuple of str
+        Discrete latent sites, to be enumerated.
+
+    Returns
+    -------
+    Program
+        The one of an earlier call where it does the same computation.
+    list of str
+        Notes.
+    """
+    latents, nesting = [], 0
+    for name, site in trace.items():
+        if site["type"] != "sample":
+            continue
+        nesting = max(nesting, -min([f.dim for f in site["cond_indep_stack"]], default=0))
+        if site["is_observed"]:
+            continue
+        if site["fn"].support.is_discrete:
+            _require_enumerable(name, site)
+        else:
+            latents.append((name, tuple(np.shape(site["value"])), site["fn"].support))
+    depth = nesting if discrete else None
+    program = Program(fn, data.statics, latents, depth)
+    position = np.zeros(program.size)
+    try:
+        computation = (
+            computation_digest(program.log_density, position, data.arrays),
+            computation_digest(program.constrain, position, data.arrays),
+        )
+    except Exception:  # it may compute with its data in Python; then they are constants
+        return _with_constants(fn, data, latents, depth, discrete)
+    return shared_program(program, written, computation), []
+
+
+def shared_program(program: Program, written: Callable, computation: Hashable) -> Program:
+    """The program itself, or the one of an earlier call that does the same computation.
+
+    The computation is part of the key: a program that reads a global or an attribute that has
+    changed since is another program.
+    """
+    try:
+        hash(written)
+    except TypeError:
+        return program
+    names = tuple(s.name for s in program.latents)
+    return cached_program((written, names, computation), lambda: program)
+
+
+_ADDRESS = re.compile(r" at 0x[0-9a-f]+")
+
+
+def computation_digest(function: Callable, *arguments: Any) -> str:
+    """A digest of what a function computes at arguments of these shapes, constants included."""
+    closed = jax.make_jaxpr(function)(*arguments)
+    digest = hashlib.sha256(_ADDRESS.sub("", str(closed.jaxpr)).encode())
+    for constant in closed.consts:
+        value = np.asarray(constant)
+        digest.update(f"{value.shape}{value.dtype}".encode() + value.tobytes())
+    return digest.hexdigest()
+
+
+def _with_constants(
+    fn: Callable, data: Data, latents: list, depth: int | None, discrete: tuple[str, ...]
+) -> tuple[Program, list[str]]:
+    constants = jax.tree.map(jnp.asarray, data.arrays)
+    program = Program(fn, data.statics, latents, depth, constants)
+    try:
+        jax.eval_shape(program.log_density, np.zeros(program.size), data.arrays)
+    except jax.errors.ConcretizationTypeError as error:
+        raise ModelError(
+            "the program branches in Python on a latent value, which a compiled log density "
+            f"cannot do; use jnp.where or jax.lax.cond instead: {_first_line(error)}"
+        ) from error
+    except ImportError as error:
+        raise UnsupportedModelError(
+            f"discrete latent sites ({', '.join(discrete)}) are enumerated with funsor, "
+            "which is not installed: pip install 'bayes[enumeration]'"
+        ) from error
+    except Exception as error:
+        if discrete:
+            raise UnsupportedModelError(
+                f"discrete latent sites ({', '.join(discrete)}) cannot be enumerated: "
+                f"{_first_line(error)}; marginalise them by hand or with a mixture"
+            ) from error
+        raise explain(error, data) from error
+    return program, ["the program computes with its data in Python: they are constants"]
+
+
+def _require_enumerable(name: str, site: Mapping[str, Any]) -> None:
+    if not site["fn"].has_enumerate_support:
+        raise UnsupportedModelError(
+            f"discrete latent site '{name}' ({type(site['fn']).__name__}) has infinitely many "
+            "values and cannot be enumerated; marginalise it by hand"
+        )
+    if site["infer"].get("enumerate") not in (None, "parallel"):
+        raise UnsupportedModelError(
+            f"discrete latent site '{name}' asks for {site['infer']['enumerate']!r} enumeration; "
+            "only 'parallel' is possible"
+        )
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).split("\n")[0]
