@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import pathlib
 from typing import Any
 
@@ -33,7 +34,7 @@ class Checkpoint:
         is refused.
     """
 
-    def __init__(self, path: str | pathlib.Path, identity: dict[str, Any]) -> None:
+    def __init__(self, path: str | os.PathLike, identity: dict[str, Any]) -> None:
         self.folder = pathlib.Path(path)
         self.identity = identity
         self.chunks: list[dict[str, str]] = []
@@ -66,7 +67,9 @@ class Checkpoint:
         stored = read_arrays(self.folder / manifest["state"]["file"], manifest["state"]["sha256"])
         state = jax.tree.unflatten(structure, [stored[f"leaf{i}"] for i in range(len(leaves))])
         self.chunks, self.blocks = manifest["chunks"], manifest["blocks"]
-        chunks = [read_arrays(self.folder / c["file"], c["sha256"]) for c in self.chunks]
+        chunks: list[Chunk] = [
+            read_arrays(self.folder / c["file"], c["sha256"]) for c in self.chunks
+        ]
         self._sweep(manifest["state"]["file"])
         return state, chunks
 

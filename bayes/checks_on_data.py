@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -44,7 +44,7 @@ def _made_of(name: str, site: Mapping[str, Any], data: Data, sources: Sources) -
     return tuple(found)
 
 
-def check_observed(traces: list[Trace], data: Data, sources: Sources) -> list[str]:
+def check_observed(traces: Sequence[Trace], data: Data, sources: Sources) -> list[str]:
     """Check shape, kind and support of every observed value.
 
     Parameters

@@ -45,7 +45,7 @@ def loo(posterior: Posterior, var_name: str | None = None, **options: Any) -> An
     SettingsError
         Where there are several observed sites and ``var_name`` does not name one.
     """
-    import arviz_stats
+    from arviz_stats.loo import loo as arviz_loo
 
     if "log_likelihood" not in posterior.data.children:
         try:
@@ -73,7 +73,7 @@ def loo(posterior: Posterior, var_name: str | None = None, **options: Any) -> An
             "/log_likelihood": kept.to_dataset(name=name),
         }
     )
-    return arviz_stats.loo(tree, var_name=name, **options)
+    return arviz_loo(tree, var_name=name, **options)
 
 
 def _observations_of(values: xr.DataArray) -> xr.DataArray:
@@ -120,7 +120,7 @@ def compare(
     DataError
         Where the posteriors are of different observations.
     """
-    import arviz_stats
+    from arviz_stats.loo import compare as arviz_compare
 
     if len(posteriors) < 2:
         raise SettingsError("compare needs at least two posteriors")
@@ -139,7 +139,7 @@ def compare(
                 "accuracies are comparable on the same data only"
             )
     scores = {name: loo(posterior, var_name) for name, posterior in posteriors.items()}
-    return arviz_stats.compare(scores, **options)
+    return arviz_compare(scores, **options)
 
 
 def _same(a: np.ndarray, b: np.ndarray) -> bool:

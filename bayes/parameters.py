@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -30,7 +30,7 @@ def parameter(fn: Any, name: str) -> Any:
     return getattr(base_distribution(fn), name, None)
 
 
-def check_parameters(traces: list[Trace], draw: Callable[[int], Trace] | None = None) -> None:
+def check_parameters(traces: Sequence[Trace], draw: Callable[[int], Trace] | None = None) -> None:
     """Refuse distributions whose parameters are invalid at every prior draw, naming the site.
 
     Parameters
@@ -76,7 +76,7 @@ def _valid_at(
     return name not in trace or _valid(trace[name]["fn"], label, constraint) is not False
 
 
-def _fixed(traces: list[Trace], name: str, label: str) -> bool:
+def _fixed(traces: Sequence[Trace], name: str, label: str) -> bool:
     """Whether a parameter is the same at all traces: it follows from constants and data."""
     values = [np.asarray(parameter(t[name]["fn"], label)) for t in traces if name in t]
     return all(np.array_equal(values[0], v, equal_nan=True) for v in values[1:])

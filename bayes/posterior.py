@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import xarray as xr
 
 from bayes.assembly import MethodRecord, draws_tree, judge
@@ -14,7 +13,7 @@ from bayes.diagnostics.checks import Diagnostics
 from bayes.errors import ModelError, SettingsError
 from bayes.groups import log_probabilities, prior_groups
 from bayes.method import Draws
-from bayes.predict import posterior_predictive, predict
+from bayes.predict import posterior_predictive, predict, require_seed
 from bayes.problem import Problem
 
 if TYPE_CHECKING:
@@ -70,8 +69,6 @@ class Posterior:
         )
         verdict = judge(tree, problem, draws.info, interrupted, non_finite)
         return cls(tree, method, verdict, problem)
-
-    # ------------------------------------------------------------------- reading
 
     @property
     def problem(self) -> Problem:
@@ -131,9 +128,10 @@ class Posterior:
         pandas.DataFrame
             One row an element.
         """
-        import arviz_stats
+        from arviz_stats.summary import summary
 
-        return arviz_stats.summary(self.data, **options)
+        table: Any = summary(self.data, **options)
+        return table
 
     def to_unconstrained(self) -> xr.DataArray:
         """Draws as flat unconstrained vectors.
@@ -153,8 +151,6 @@ class Posterior:
         ]
         coords = {"unconstrained": names}
         return xr.DataArray(flat, dims=("chain", "draw", "unconstrained"), coords=coords)
-
-    # ----------------------------------------------------------------- computing
 
     def extend(
         self, *groups: str, seed: int = 0, draws: int = 1000, memory: int | float = 2**30
@@ -186,7 +182,7 @@ class Posterior:
         for group in groups:
             if group not in _ON_REQUEST:
                 raise SettingsError(f"no group '{group}'; there are {', '.join(_ON_REQUEST)}")
-        _require_seed(seed)
+        require_seed(seed)
         if draws < 1:
             raise SettingsError(f"draws must be positive, got {draws}")
         with computing():
@@ -234,7 +230,6 @@ class Posterior:
             Group posterior_predictive with the observed sites, group predictions with
             deterministic sites and latent sites that were drawn anew.
         """
-        _require_seed(seed)
         with computing():
             return predict(self.problem, self.data, new_data, seed, new_groups, memory)
 
@@ -256,8 +251,6 @@ class Posterior:
 
         return loo(self, var_name, **options)
 
-    # -------------------------------------------------------------------- saving
-
     def save(self, path: str | os.PathLike) -> None:
         """Save as zarr, with checksums and a manifest; written whole or not at all.
 
@@ -277,11 +270,6 @@ class Posterior:
             f"{head}: {sizes['chain']} chains x {sizes['draw']} draws by {self.method.name}; "
             f"{self.diagnostics.verdict}"
         )
-
-
-def _require_seed(seed: Any) -> None:
-    if isinstance(seed, bool) or not isinstance(seed, (int, np.integer)) or not 0 <= seed < 2**63:
-        raise SettingsError(f"seed must be a whole number in 0..2^63-1, got {seed!r}")
 
 
 def load(path: str | os.PathLike, model: Any = None) -> Posterior:

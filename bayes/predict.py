@@ -20,7 +20,13 @@ from bayes.prediction import prediction_at
 from bayes.problem import Problem
 from bayes.program import Program, Unobserve, is_factor
 
-__all__ = ["posterior_predictive", "predict"]
+__all__ = ["posterior_predictive", "predict", "require_seed"]
+
+
+def require_seed(seed: Any) -> None:
+    """Refuse what is not a seed."""
+    if isinstance(seed, bool) or not isinstance(seed, (int, np.integer)) or not 0 <= seed < 2**63:
+        raise SettingsError(f"seed must be a whole number in 0..2^63-1, got {seed!r}")
 
 
 def predict(
@@ -32,6 +38,7 @@ def predict(
     memory: int | float,
 ) -> xr.DataTree:
     """Posterior predictive draws; see :meth:`bayes.Posterior.predict`."""
+    require_seed(seed)
     if new_groups not in ("refuse", "sample"):
         raise SettingsError(f"new_groups is 'refuse' or 'sample', got {new_groups!r}")
     target, matches = fitted, {}

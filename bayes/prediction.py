@@ -150,7 +150,9 @@ class Prediction(Problem):
             self.data.coords,
         )
         free = Unobserve(self.model.fn)
-        traces = [trace_program(free, on_device, seed) for seed in range(2)]
+        traces: list[Mapping[str, Any]] = [
+            trace_program(free, on_device, seed) for seed in range(2)
+        ]
         observed = {n for n, s in self.fitted.sites.items() if s.kind == "observed"}
         self.sites = {
             n: dataclasses.replace(s, kind="observed") if n in observed else s

@@ -265,7 +265,7 @@ class Problem:
         """Log likelihood of every observed site and factor at a position."""
         return self._parts(position, observed=True)
 
-    def _parts(self, position: np.ndarray, *, observed: bool) -> dict[str, float]:
+    def _parts(self, position: Position, *, observed: bool) -> dict[str, float]:
         values = self.constrain(np.asarray(position)[None])
         parts = self.site_log_probs(values, lead=1)
         latent = {s.name for s in self.program.latents}

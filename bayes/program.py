@@ -114,7 +114,7 @@ class Program:
         """Keyword arguments of the program."""
         return {**self.statics, **(arrays if self.constants is None else self.constants)}
 
-    def unpack(self, position: Position) -> dict[str, Array]:
+    def unpack(self, position: Position) -> dict[str, Any]:
         """Flat vector to unconstrained values by site."""
         return {s.name: position[s.start : s.stop].reshape(s.flat_shape) for s in self.latents}
 
@@ -130,7 +130,7 @@ class Program:
             energy = potential_energy(
                 fn, (), self.arguments(arrays), self.unpack(position), enum=enumerate_sites
             )
-        return -energy
+        return -jnp.asarray(energy)
 
     def _potential_fn(self) -> Callable:
         if self.plate_nesting is None:

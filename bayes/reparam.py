@@ -63,7 +63,8 @@ def centred_sites(
     if not candidates:
         return {}
     with jax.numpy_rank_promotion("allow"):
-        parents = get_dependencies(fn, (), data.arguments)["prior_dependencies"]
+        found: Any = get_dependencies(fn, (), data.arguments)
+    parents = found["prior_dependencies"]
     latent = {name for name, site in sites.items() if site.kind == "latent"}
     chosen: dict[str, Reparam] = {}
     for name in candidates:
@@ -111,7 +112,8 @@ def apply_reparam(
             return fn, ()
         return handlers.reparam(fn, config=dict(reparam)), tuple(reparam)
     if callable(reparam):
-        return handlers.reparam(fn, config=reparam), ("callable",)
+        config: Any = reparam
+        return handlers.reparam(fn, config=config), ("callable",)
     raise SettingsError(
         f"reparam is None, 'auto', a mapping from site to Reparam or a callable, not {reparam!r}"
     )

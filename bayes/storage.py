@@ -206,7 +206,9 @@ def _read_tree(folder: pathlib.Path, layout: list[list[Any]]) -> xr.DataTree:
         opened = xr.open_datatree(folder, engine="zarr", chunks=None, consolidated=False).load()
     groups = {}
     for path, entries in layout:
-        found = opened[path].to_dataset(inherit=False).drop_encoding()
+        node = opened[path]
+        assert isinstance(node, xr.DataTree)
+        found = node.to_dataset(inherit=False).drop_encoding()
         variables = {name: found[name].variable for name, _ in entries}
         for name, dtype in entries:
             if dtype[1] in "mM":

@@ -93,6 +93,6 @@ def no_density(fn: Any, value: np.ndarray) -> np.ndarray | None:
     """
     try:
         with numpyro.validation_enabled(False), jax.numpy_rank_promotion("allow"):
-            return ~np.isfinite(np.asarray(fn.log_prob(value)))
+            return np.asarray(np.logical_not(np.isfinite(np.asarray(fn.log_prob(value)))))
     except NotImplementedError:
         return None

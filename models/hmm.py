@@ -47,6 +47,8 @@ class PoissonHMM(dist.Distribution):
         super().__init__((), (length,))
 
     def sample(self, key, sample_shape=()):
+        """Draw series: the chain of states first, then a count from each."""
+
         def draw(key):
             first, rest, emit = jax.random.split(key, 3)
             start = jax.random.categorical(first, self.log_start)
@@ -61,6 +63,7 @@ class PoissonHMM(dist.Distribution):
         return jnp.vectorize(draw, signature="(k)->(n)")(jax.random.key_data(keys))
 
     def log_prob(self, value):
+        """Log probability of a series, by the forward algorithm."""
         emission = dist.Poisson(jnp.exp(self.log_rate)).log_prob(value[..., None])
 
         def forward(filtered, now):

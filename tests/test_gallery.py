@@ -12,7 +12,7 @@ from bayes.gallery import gallery_names
 
 ROOT = pathlib.Path(__file__).parent.parent
 
-# Two-sided tail of a normal beyond 4.5 is 6.8e-6; the gallery's references have 63 elements, so a
+# Two-sided tail of a normal beyond 4.5 is 6.8e-6; the gallery's references have 61 elements, so a
 # false alarm is expected in fewer than one of 2000 runs with other seeds.
 THRESHOLD = 4.5
 

@@ -58,7 +58,7 @@ class TestStructure:
             bind(schools, SCHOOLS_DATA, dims={"mu": ["a", "b"]})
         with pytest.raises(bayes.SettingsError, match="'nu', which is not a site"):
             bind(schools, SCHOOLS_DATA, dims={"nu": ["a"]})
-        with pytest.raises(bayes.ShapeError, match="5 labels.*size 8"):
+        with pytest.raises(bayes.ShapeError, match=r"5 labels.*size 8"):
             bind(schools, SCHOOLS_DATA, coords={"school": range(5)})
 
     def test_observed_arguments_are_found_through_transformations(self):

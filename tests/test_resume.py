@@ -16,7 +16,7 @@ from models_for_tests import SCHOOLS_DATA, schools
 import bayes
 from bayes.checkpoint import Checkpoint
 
-SETTINGS = {"chains": 2, "warmup": 150, "draws": 1500, "target_accept": 0.9}
+SETTINGS = {"chains": 2, "warmup": 150, "draws": 20_000, "target_accept": 0.9}
 
 CHILD = """
 import sys, warnings
@@ -55,27 +55,31 @@ def test_killed_ten_times_gives_the_same_bits(tmp_path: pathlib.Path) -> None:
     output, errors = whole.communicate(timeout=300)
     assert "done" in output, errors
 
-    rng = random.Random(20)
+    rng = random.Random(21)
     folder = tmp_path / "cut-checkpoint"
-    kills, blocks = 0, []
+    kills, blocks, sampling = 0, [], []
     while kills < 10:
         process, out = child(tmp_path, "cut", block=0.004)
         assert process.stdout is not None
         assert process.stdout.readline() == "ready\n"
         before = _blocks(folder)
         deadline = time.monotonic() + 120
-        # Wait until this process has written a block of its own, then kill it at any moment.
-        while process.poll() is None and _blocks(folder) <= before + 1:
+        # Wait until this process has written some blocks of its own, then kill it at any moment.
+        own = rng.randint(1, 8) if kills else 1
+        while process.poll() is None and _blocks(folder) < before + own:
             assert time.monotonic() < deadline
             time.sleep(0.002)
-        time.sleep(rng.uniform(0.0, 0.12))
+        time.sleep(rng.uniform(0.0, 0.03))
         if process.poll() is not None:
             pytest.fail("the run ended before it could be killed ten times: make it longer")
         os.kill(process.pid, signal.SIGKILL)
         process.communicate()
         kills += 1
         blocks.append(_blocks(folder))
+        sampling.append(any(folder.glob("chunk*.npz")))
     assert blocks == sorted(blocks)
+    assert sampling[-1], "the kills all came before the first draw: choose other moments"
+    assert not sampling[0], "the kills all came after the warm-up: choose other moments"
     process, out = child(tmp_path, "cut", block=0.5)
     output, errors = process.communicate(timeout=300)
     assert "done" in output, errors

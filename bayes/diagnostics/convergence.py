@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+from typing import Any
 
 import numpy as np
 import xarray as xr
@@ -134,7 +135,7 @@ def convergence(posterior: xr.Dataset, lp: np.ndarray | None) -> Convergence:
     infinite = ~np.isfinite(values).all(axis=(0, 1))
     finite = np.where(infinite, 0.0, values)
     with np.errstate(all="ignore"):
-        axes = {"chain_axis": 0, "draw_axis": 1}
+        axes: dict[str, Any] = {"chain_axis": 0, "draw_axis": 1}
         rhat = empty if values.shape[0] < 2 else array_stats.rhat(finite, **axes)
         bulk = array_stats.ess(finite, method="bulk", **axes)
         tail = array_stats.ess(finite, method="tail", prob=(0.05, 0.95), **axes)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
@@ -72,7 +72,7 @@ def nuts_transition(
         step_size,
         tree_key,
         max_delta_energy=_MAX_ENERGY_CHANGE,
-        max_tree_depth=(depth, max_depth),
+        max_tree_depth=cast("int", (depth, max_depth)),  # a pair is documented, an int annotated
     )
     new = Point(tree.z_proposal, tree.z_proposal_pe, tree.z_proposal_grad)
     acceptance = tree.sum_accept_probs / tree.num_proposals
