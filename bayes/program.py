@@ -17,6 +17,8 @@ from numpyro.distributions.transforms import biject_to
 from numpyro.infer.util import compute_log_probs, constrain_fn, potential_energy
 from numpyro.primitives import Messenger
 
+from bayes.supports import base_distribution
+
 __all__ = ["Latent", "Position", "Program", "Unobserve", "cached_program", "is_factor"]
 
 
@@ -49,10 +51,7 @@ class Latent:
 
 def is_factor(site: Mapping[str, Any]) -> bool:
     """Whether a trace's site was made by ``numpyro.factor``."""
-    fn = site["fn"]
-    while isinstance(fn, (dist.ExpandedDistribution, dist.Independent, dist.MaskedDistribution)):
-        fn = fn.base_dist
-    return isinstance(fn, dist.Unit)
+    return isinstance(base_distribution(site["fn"]), dist.Unit)
 
 
 class Unobserve(Messenger):

@@ -29,6 +29,7 @@ _SHAPE_PARAMETERS: dict[type, tuple[str, ...]] = {
 
 
 def _family(fn: Any) -> Any:
+    """What numpyro's reparametrisations unwrap; a masked distribution is left alone by them."""
     while isinstance(fn, (dist.ExpandedDistribution, dist.Independent)):
         fn = fn.base_dist
     return fn

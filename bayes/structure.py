@@ -16,6 +16,7 @@ from numpyro.infer.initialization import init_to_sample
 from bayes.data import Data
 from bayes.errors import DataError, ModelError, ShapeError, UnsupportedModelError
 from bayes.program import is_factor
+from bayes.supports import base_distribution
 
 __all__ = ["Site", "explain", "read_sites", "site_kind", "trace_program"]
 
@@ -133,12 +134,6 @@ def site_kind(site: Mapping[str, Any]) -> str:
     return "discrete" if site["fn"].support.is_discrete else "latent"
 
 
-def _distribution_name(fn: Any) -> str:
-    while isinstance(fn, (dist.ExpandedDistribution, dist.Independent, dist.MaskedDistribution)):
-        fn = fn.base_dist
-    return type(fn).__name__
-
-
 def read_sites(trace: Mapping[str, Any]) -> dict[str, Site]:
     """The sites of a trace, in program order; refuses what no method can treat."""
     sites: dict[str, Site] = {}
@@ -171,7 +166,7 @@ def read_sites(trace: Mapping[str, Any]) -> dict[str, Site]:
             kind,
             tuple(np.shape(site["value"])),
             fn.event_dim,
-            _distribution_name(fn),
+            type(base_distribution(fn)).__name__,
             "" if kind == "factor" else str(fn.support),
             plates,
         )
