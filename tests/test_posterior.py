@@ -262,7 +262,7 @@ def wide_post():
 
 
 @pytest.mark.parametrize("group", ["log_likelihood", "posterior_predictive"])
-@pytest.mark.parametrize("budget", [1, 2, 200])
+@pytest.mark.parametrize("budget", [4, 8, 200])
 @pytest.mark.usefixtures("unchecked")  # the checks of annotations allocate, too
 def test_no_more_than_the_budgeted_memory_is_used(wide_post, group, budget, monkeypatch):
     """What Python allocates and what the compiler says it takes, together."""
@@ -286,7 +286,9 @@ def test_no_more_than_the_budgeted_memory_is_used(wide_post, group, budget, monk
     wide_post.extend(group, memory=memory)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    assert peak + needs[-1] <= memory + 100_000  # Python's own objects
+    # Tracing leaves a few hundred kB of Python objects, more where other tests ran before; a batch
+    # of one draw more than fits would take 640 kB.
+    assert peak + needs[-1] <= memory + 500_000
     assert (sizes[-1] < 256) == (budget < 200)
 
 
