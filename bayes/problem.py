@@ -19,7 +19,7 @@ from bayes.data import Data
 from bayes.dims import site_coords, site_dims
 from bayes.errors import DataError, ModelError, UnsupportedModelError
 from bayes.precision import double_precision
-from bayes.program import Position, Unobserve
+from bayes.program import Position
 from bayes.reparam import apply_reparam
 from bayes.sources import observed_sources
 from bayes.structure import Site, read_sites, trace_program
@@ -69,13 +69,12 @@ class Problem:
         arrays = jax.tree.map(jnp.asarray, self.data.arrays)
         on_device = Data({**self.data.arguments, **arrays}, self.data.columns, self.data.coords)
         fn = self.model.fn
-        self._check_covariates(fn, on_device)
+        sources = observed_sources(fn, on_device)
+        self.observed_arguments = tuple(sorted({a for s in sources.values() for a in s}))
+        self._check_covariates()
         traces = [trace_program(fn, on_device, seed) for seed in range(2)]
         self.sites: dict[str, Site] = read_sites(traces[0])
         self._check_roles(need_observed)
-        sources = observed_sources(fn, on_device)
-        self.observed_arguments = tuple(sorted({a for s in sources.values() for a in s}))
-        self._check_missing_covariates()
         note = check_indices(fn, on_device, traces[0])
         self.notes += [note] if note is not None else []
         check_parameters(traces, lambda seed: trace_program(fn, on_device, seed))
@@ -118,18 +117,8 @@ class Problem:
 
     # ------------------------------------------------------------ checks of data
 
-    def _check_covariates(self, fn: Any, on_device: Data) -> None:
+    def _check_covariates(self) -> None:
         """NaN is refused at once where no observed value can excuse it."""
-        missing = [n for n, c in self.data.columns.items() if len(c.missing)]
-        if not missing:
-            return
-        sources = observed_sources(fn, on_device)
-        observed = {a for s in sources.values() for a in s}
-        for name in missing:
-            if name not in observed:
-                raise DataError(self.data.missing_text(name))
-
-    def _check_missing_covariates(self) -> None:
         for name, column in self.data.columns.items():
             if len(column.missing) and name not in self.observed_arguments:
                 raise DataError(self.data.missing_text(name))
@@ -355,7 +344,3 @@ class Problem:
                     f"no prior draws: the prior of {', '.join(flat) or 'a site'} is improper"
                 ) from error
         return {k: np.asarray(v) for k, v in out.items()}
-
-    def unobserved(self) -> Any:
-        """The program with every observed site free, for predictions."""
-        return Unobserve(self.program.fn)
