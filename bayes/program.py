@@ -205,7 +205,7 @@ _MOST_PROGRAMS = 64
 def cached_program(key: Hashable, build: Callable[[], Program]) -> Program:
     """The program of a (function, shapes, statics) key: built once, so compiled once.
 
-    The most recently used programs are kept, so that a long session does not grow without bound.
+    The most recently used programs are kept, so that memory does not grow without bound.
     """
     if key in _PROGRAMS:
         _PROGRAMS.move_to_end(key)
