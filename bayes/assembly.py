@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from bayes.diagnostics.checks import Diagnostics, diagnose
+from bayes.diagnostics.checks import Diagnostics, assess, diagnose
 from bayes.groups import constant_group, observed_group, site_dataset
 from bayes.method import Draws
 from bayes.problem import Problem
@@ -80,11 +80,12 @@ def judge(
         "sampled": [s.name for s in problem.sites.values() if s.kind == "latent"],
         "notes": problem.notes + _restart_notes(info),
     }
-    verdict = diagnose(tree, found, interrupted=interrupted)
-    if not verdict.ok and not problem.reparametrised:
-        centred = _centred(problem)
-        verdict = diagnose(tree, found, interrupted=interrupted, centred=centred)
-    return verdict
+    assessed = assess(tree)
+    verdict = diagnose(tree, found, interrupted=interrupted, found=assessed)
+    centred = () if verdict.ok or problem.reparametrised else _centred(problem)
+    if not centred:
+        return verdict
+    return diagnose(tree, found, interrupted=interrupted, centred=centred, found=assessed)
 
 
 def _stats(draws: Draws) -> xr.Dataset:

@@ -28,17 +28,17 @@ __all__ = ["check_indices"]
 _PADDING = "; where a negative code means 'none', use jnp.where(code < 0, 0, code)"
 
 
-def check_indices(fn: Callable, data: Any, trace: Any) -> str | None:
+def check_indices(fn: Callable, data: Data, trace: Mapping[str, Any]) -> str | None:
     """Refuse data that index an array outside its bounds.
 
     Parameters
     ----------
     fn : callable
-        The program; or a log density, a function of (position, arrays).
-    data : Data or array of shape (d,)
-        The program's data; for a log density, a position.
-    trace : mapping or Data
-        A trace of the program, for the values of its latent sites; for a log density, the data.
+        The program.
+    data : Data
+        Its data.
+    trace : mapping
+        A trace of it, for the values of its latent sites.
 
     Returns
     -------
@@ -50,8 +50,6 @@ def check_indices(fn: Callable, data: Any, trace: Any) -> str | None:
     DataError
         Names the column, the rows and the size of the array that is indexed.
     """
-    if isinstance(trace, Data):
-        return _check(fn, data, trace)
     statics = {k: v for k, v in data.arguments.items() if k not in data.columns}
 
     def run(latent: Any, arrays: Any) -> list[Any]:

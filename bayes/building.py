@@ -8,7 +8,6 @@ from collections.abc import Callable, Hashable, Mapping
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from bayes.data import Data
@@ -102,8 +101,7 @@ def computation_digest(function: Callable, *arguments: Any) -> str:
 def _with_constants(
     fn: Callable, data: Data, latents: list, depth: int | None, discrete: tuple[str, ...]
 ) -> tuple[Program, list[str]]:
-    constants = jax.tree.map(jnp.asarray, data.arrays)
-    program = Program(fn, data.statics, latents, depth, constants)
+    program = Program(fn, data.statics, latents, depth, constants=data.arrays)
     try:
         jax.eval_shape(program.log_density, np.zeros(program.size), data.arrays)
     except jax.errors.ConcretizationTypeError as error:

@@ -12,11 +12,11 @@ import numpy as np
 from bayes.columns import rows_text
 from bayes.data import Data
 from bayes.errors import DataError, DataWarning, ShapeError
-from bayes.parameters import check_parameters, parameter, parameter_constraints
+from bayes.parameters import parameter, parameter_constraints
 from bayes.structure import site_kind
 from bayes.supports import base_distribution, masked_out, no_density, same_support, support_words
 
-__all__ = ["check_observed", "check_parameters", "check_variation"]
+__all__ = ["check_observed", "check_variation"]
 
 Trace = Mapping[str, Any]
 Sources = Mapping[str, tuple[str, ...]]

@@ -18,6 +18,7 @@ from bayes.method import Method, method_by_name
 from bayes.model import as_model
 from bayes.posterior import MethodRecord, Posterior
 from bayes.problem import Problem
+from bayes.seeds import require_seed
 
 __all__ = ["fit"]
 
@@ -129,10 +130,7 @@ def run_identity(problem: Problem, method: Method, seed: int) -> dict[str, Any]:
 
 
 def _check_settings(seed: int, budget: float | None) -> None:
-    if isinstance(seed, bool) or not isinstance(seed, (int, np.integer)):
-        raise SettingsError(f"seed must be a whole number, got {seed!r}")
-    if not 0 <= seed < 2**63:
-        raise SettingsError(f"seed must lie in 0..2^63-1, got {seed}")
+    require_seed(seed)
     if budget is not None and not (np.isfinite(budget) and budget > 0):
         raise SettingsError(f"budget is a positive number of seconds, got {budget!r}")
 

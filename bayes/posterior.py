@@ -13,8 +13,9 @@ from bayes.diagnostics.checks import Diagnostics
 from bayes.errors import ModelError, SettingsError
 from bayes.groups import log_probabilities, prior_groups
 from bayes.method import Draws
-from bayes.predict import posterior_predictive, predict, require_seed
+from bayes.predict import posterior_predictive, predict
 from bayes.problem import Problem
+from bayes.seeds import require_seed
 
 if TYPE_CHECKING:
     import pandas as pd

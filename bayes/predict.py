@@ -19,14 +19,9 @@ from bayes.matching import Match, match_draws
 from bayes.prediction import prediction_at
 from bayes.problem import Problem
 from bayes.program import Program, Unobserve, is_factor
+from bayes.seeds import require_seed
 
-__all__ = ["posterior_predictive", "predict", "require_seed"]
-
-
-def require_seed(seed: Any) -> None:
-    """Refuse what is not a seed."""
-    if isinstance(seed, bool) or not isinstance(seed, (int, np.integer)) or not 0 <= seed < 2**63:
-        raise SettingsError(f"seed must be a whole number in 0..2^63-1, got {seed!r}")
+__all__ = ["posterior_predictive", "predict"]
 
 
 def predict(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import jax
@@ -14,10 +14,11 @@ from numpyro.infer.initialization import init_to_sample
 
 from bayes.bounds import check_indices
 from bayes.building import build_program
-from bayes.checks_on_data import check_observed, check_parameters, check_variation
+from bayes.checks_on_data import check_observed, check_variation
 from bayes.data import Data
 from bayes.dims import site_coords, site_dims
 from bayes.errors import DataError, ModelError, UnsupportedModelError
+from bayes.parameters import check_parameters
 from bayes.precision import double_precision
 from bayes.program import Position
 from bayes.reparam import apply_reparam
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
     from bayes.model import Model
 
 __all__ = ["Problem"]
+
+_DRAWS_AT_ONCE = 256
 
 
 class Problem:
@@ -166,22 +169,21 @@ class Problem:
             )
             return run(jnp.asarray(position), self.arrays)
 
-    def constrain(self, positions: np.ndarray, batch: int = 256) -> dict[str, np.ndarray]:
+    def constrain(self, positions: np.ndarray) -> dict[str, np.ndarray]:
         """Values of latent and deterministic sites at many positions.
 
         Parameters
         ----------
         positions : array of shape (..., d)
             Flat unconstrained positions.
-        batch : int
-            Positions that are treated at once.
 
         Returns
         -------
         dict
             Arrays of shape (..., *site shape).
         """
-        return self._over_draws("constrain", self.program.constrain, positions, batch)
+        positions = np.asarray(positions)
+        return self._over_draws("constrain", self.program.constrain, positions, positions.ndim - 1)
 
     def unconstrain(self, values: Mapping[str, np.ndarray], lead: int = 2) -> np.ndarray:
         """Flat unconstrained positions of draws of the sampled sites.
@@ -197,22 +199,12 @@ class Problem:
         -------
         array of shape (*lead, d)
         """
-        wanted = {s.name: np.asarray(values[s.name]) for s in self.program.latents}
-        with double_precision():
-            run = self.program.once(
-                "unconstrain",
-                lambda: jax.jit(
-                    lambda v, a: jax.lax.map(
-                        lambda one: self.program.unconstrain(one, a), v, batch_size=256
-                    )
-                ),
-            )
-            shape = next(iter(wanted.values())).shape[:lead]
-            flat = {k: v.reshape(-1, *v.shape[lead:]) for k, v in wanted.items()}
-            return np.asarray(run(flat, self.arrays)).reshape(*shape, self.size)
+        return self._over_draws(
+            "unconstrain", self.program.unconstrain, self._sampled(values), lead
+        )
 
     def site_log_probs(
-        self, values: Mapping[str, np.ndarray], lead: int = 2, batch: int = 64
+        self, values: Mapping[str, np.ndarray], lead: int = 2
     ) -> dict[str, np.ndarray]:
         """Log probability of every sample site, elementwise, on the constrained space.
 
@@ -220,6 +212,8 @@ class Problem:
         ----------
         values : mapping
             Draws of the sampled latent sites, of shape (*lead, *site shape).
+        lead : int
+            Number of leading dimensions.
 
         Returns
         -------
@@ -231,20 +225,26 @@ class Problem:
                 f"log probabilities by site need values of the enumerated sites "
                 f"({', '.join(self.discrete)})"
             )
-        wanted = {s.name: np.asarray(values[s.name]) for s in self.program.latents}
+        return self._over_draws(
+            "log_probs", self.program.site_log_probs, self._sampled(values), lead
+        )
+
+    def _sampled(self, values: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        return {s.name: np.asarray(values[s.name]) for s in self.program.latents}
+
+    def _over_draws(self, key: str, fn: Callable, draws: Any, lead: int) -> Any:
+        """Run a function of one draw and the arrays at every draw, some hundreds at once."""
         with double_precision():
             run = self.program.once(
-                ("log_probs", batch),
+                key,
                 lambda: jax.jit(
-                    lambda v, a: jax.lax.map(
-                        lambda one: self.program.site_log_probs(one, a), v, batch_size=batch
-                    )
+                    lambda v, a: jax.lax.map(lambda one: fn(one, a), v, batch_size=_DRAWS_AT_ONCE)
                 ),
             )
-            shape = next(iter(wanted.values())).shape[:lead]
-            flat = {k: v.reshape(-1, *v.shape[lead:]) for k, v in wanted.items()}
+            shape = jax.tree.leaves(draws)[0].shape[:lead]
+            flat = jax.tree.map(lambda v: v.reshape(-1, *v.shape[lead:]), draws)
             out = run(flat, self.arrays)
-            return {k: np.asarray(v).reshape(*shape, *v.shape[1:]) for k, v in out.items()}
+            return jax.tree.map(lambda v: np.asarray(v).reshape(*shape, *v.shape[1:]), out)
 
     def log_prior(self, position: Position) -> dict[str, float]:
         """Log prior of every latent site at a position, without log Jacobians."""
@@ -259,19 +259,6 @@ class Problem:
         parts = self.site_log_probs(values, lead=1)
         latent = {s.name for s in self.program.latents}
         return {n: float(v.sum()) for n, v in parts.items() if (n not in latent) == observed}
-
-    def _over_draws(self, key: str, fn: Any, positions: np.ndarray, batch: int) -> dict:
-        positions = np.asarray(positions)
-        with double_precision():
-            run = self.program.once(
-                (key, batch),
-                lambda: jax.jit(
-                    lambda p, a: jax.lax.map(lambda one: fn(one, a), p, batch_size=batch)
-                ),
-            )
-            out = run(positions.reshape(-1, self.size), self.arrays)
-            lead = positions.shape[:-1]
-            return {k: np.asarray(v).reshape(*lead, *v.shape[1:]) for k, v in out.items()}
 
     # -------------------------------------------------------------------- prior
 
@@ -327,14 +314,13 @@ class Problem:
         """
         program = self.program
 
-        def one(k: Array, arrays: Any) -> dict[str, Array]:
-            return program.simulate({}, k, arrays)
-
         with double_precision():
             keys = jax.random.split(jax.random.key(seed), draws)
             run = program.once(
                 "prior",
-                lambda: jax.jit(lambda k, a: jax.lax.map(lambda x: one(x, a), k, batch_size=64)),
+                lambda: jax.jit(
+                    lambda k, a: jax.lax.map(lambda x: program.simulate(x, a), k, batch_size=64)
+                ),
             )
             try:
                 out = run(keys, self.arrays)

@@ -92,7 +92,7 @@ class Program:
         self.fn = fn if constants is None else _eager_in_data(fn)
         self.statics = dict(statics)
         self.plate_nesting = plate_nesting
-        self.constants = constants
+        self.constants = None if constants is None else jax.tree.map(jnp.asarray, dict(constants))
         self.compiled: dict[Hashable, Any] = {}
         entries, start = [], 0
         for name, shape, support in latents:
@@ -166,31 +166,24 @@ class Program:
             )
         return parts
 
-    def simulate(
-        self, values: Mapping[str, Array], key: Array, arrays: Any, handler: Any = None
-    ) -> dict[str, Array]:
-        """One run of the program with observed sites drawn and ``values`` held fixed.
+    def simulate(self, key: Array, arrays: Any) -> dict[str, Array]:
+        """One run of the program with every site drawn, observed ones included.
 
         Parameters
         ----------
-        values : mapping
-            Values of latent sites; the others are drawn from their prior.
         key : key
             Random key.
         arrays : pytree
             Array arguments.
-        handler : callable, optional
-            Wraps the program, to treat some sites otherwise.
 
         Returns
         -------
         dict
             Value of every sample and deterministic site.
         """
-        fn: Callable = Unobserve(self.fn)
-        fn = handlers.substitute(fn, data=dict(values)) if handler is None else handler(fn, values)
+        fn = handlers.seed(Unobserve(self.fn), key)
         with jax.numpy_rank_promotion("allow"):
-            trace = handlers.trace(handlers.seed(fn, key)).get_trace(**self.arguments(arrays))
+            trace = handlers.trace(fn).get_trace(**self.arguments(arrays))
         return {
             name: site["value"]
             for name, site in trace.items()

@@ -17,7 +17,7 @@ from bayes.diagnostics.convergence import (
     separate_groups,
 )
 
-__all__ = ["Check", "Diagnostics", "diagnose"]
+__all__ = ["Check", "Diagnostics", "assess", "diagnose"]
 
 RHAT, ESS, BFMI, SPREAD_ERROR = 1.01, 400, 0.3, 0.06
 DIVERGENT_SHARE, SATURATED_SHARE = 1e-4, 0.05
@@ -115,12 +115,20 @@ class Diagnostics:
         return cls(checks, values["interrupted"], tuple(values["notes"]))
 
 
+def assess(tree: xr.DataTree) -> Convergence:
+    """Convergence of the draws of a tree, and of their log density where it is there."""
+    stats = tree["sample_stats"].to_dataset()
+    lp = stats["lp"].values if "lp" in stats else None
+    return convergence(tree["posterior"].to_dataset(), lp)
+
+
 def diagnose(
     tree: xr.DataTree,
     info: Mapping[str, Any],
     *,
     interrupted: str | None = None,
     centred: tuple[str, ...] = (),
+    found: Convergence | None = None,
 ) -> Diagnostics:
     """Judge the draws of a Markov chain method.
 
@@ -135,6 +143,8 @@ def diagnose(
         Why the run was stopped early.
     centred : tuple of str
         Centred sites that ``reparam="auto"`` would non-centre.
+    found : Convergence, optional
+        Convergence of the draws, where it is known already.
 
     Returns
     -------
@@ -144,7 +154,7 @@ def diagnose(
     stats = tree["sample_stats"].to_dataset()
     chains = posterior.sizes["chain"]
     lp = stats["lp"].values if "lp" in stats else None
-    found = convergence(posterior, lp)
+    found = assess(tree) if found is None else found
     checks = [_chains(chains), _finite(info), *_convergence_checks(found, chains, centred)]
     if lp is not None and chains > 1:
         checks.append(_agreement(lp, found, info))
