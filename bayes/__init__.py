@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from bayes.fit import fit
     from bayes.gallery import gallery
     from bayes.inference.hmc import HMC
+    from bayes.inference.numpyro_kernel import NumPyroKernel
     from bayes.inference.nuts import NUTS
     from bayes.method import Method
     from bayes.model import Model
@@ -51,6 +52,7 @@ __all__ = [
     "Model",
     "ModelError",
     "NoDrawsError",
+    "NumPyroKernel",
     "Posterior",
     "SettingsError",
     "ShapeError",
@@ -65,6 +67,7 @@ __all__ = [
 _HOMES = {
     "HMC": "bayes.inference.hmc",
     "NUTS": "bayes.inference.nuts",
+    "NumPyroKernel": "bayes.inference.numpyro_kernel",
     "Check": "bayes.diagnostics.checks",
     "Data": "bayes.data",
     "Diagnostics": "bayes.diagnostics.checks",

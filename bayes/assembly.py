@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import xarray as xr
 
 from bayes.diagnostics.checks import Diagnostics, assess, diagnose
 from bayes.groups import constant_group, observed_group, site_dataset
@@ -15,6 +14,9 @@ from bayes.method import Draws
 from bayes.problem import Problem
 from bayes.reparam import centred_sites
 from bayes.structure import trace_program
+
+if TYPE_CHECKING:
+    import xarray as xr
 
 __all__ = ["MethodRecord", "draws_tree", "judge"]
 
@@ -53,6 +55,8 @@ class MethodRecord:
 
 def draws_tree(problem: Problem, draws: Draws) -> xr.DataTree:
     """Draws, statistics and data as ArviZ groups; sites of a reparametrisation are auxiliary."""
+    import xarray as xr
+
     own = {n: draws.values[n] for n in problem.parameters if n in draws.values}
     extra = {n: v for n, v in draws.values.items() if n not in own}
     groups = {
@@ -77,10 +81,10 @@ def judge(
         **info,
         "non_finite": non_finite,
         "frozen": problem.frozen,
-        "sampled": [s.name for s in problem.sites.values() if s.kind == "latent"],
+        "sampled": _sampled(problem),
         "notes": problem.notes + _restart_notes(info),
     }
-    assessed = assess(tree)
+    assessed = assess(tree, found["sampled"])
     verdict = diagnose(tree, found, interrupted=interrupted, found=assessed)
     centred = () if verdict.ok or problem.reparametrised else _centred(problem)
     if not centred:
@@ -88,7 +92,15 @@ def judge(
     return diagnose(tree, found, interrupted=interrupted, centred=centred, found=assessed)
 
 
+def _sampled(problem: Problem) -> list[str]:
+    """Sites whose spread is judged: continuous ones, where there are any."""
+    continuous = [s.name for s in problem.sites.values() if s.kind == "latent"]
+    return continuous or list(problem.drawn_discrete)
+
+
 def _stats(draws: Draws) -> xr.Dataset:
+    import xarray as xr
+
     coords = {
         "chain": np.arange(draws.chains),
         "draw": np.arange(next(iter(draws.values.values())).shape[1]),

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -23,7 +23,7 @@ from bayes.data import Data
 from bayes.dependence import NOTHING, Dependence, dependence
 from bayes.errors import DataError
 
-__all__ = ["check_indices"]
+__all__ = ["check_indices", "named_inputs"]
 
 _PADDING = "; where a negative code means 'none', use jnp.where(code < 0, 0, code)"
 
@@ -147,6 +147,14 @@ def _refuse_wrapped(constants: list[Any], leaves: Mapping[str, Any], data: Data)
                     size = int(moved[value < 0][0])
                     message = f"index {value.min()} is out of bounds for axis 0 with size {size}"
                     raise _out_of_range(message, frozenset((name,)), leaves, data, lambda *_: None)
+
+
+def named_inputs(
+    data: Data, constants: Sequence[Any]
+) -> tuple[list[frozenset[str]], list[frozenset[str]]]:
+    """Names of the data's leaves, and those that each constant of a program is equal to."""
+    leaves = _named_leaves(data.arrays)
+    return [frozenset((n,)) for n in leaves], [_same_as(c, leaves) for c in constants]
 
 
 def _named_leaves(arrays: Mapping[str, Any]) -> dict[str, Any]:

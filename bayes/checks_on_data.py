@@ -12,7 +12,7 @@ import numpy as np
 from bayes.columns import rows_text
 from bayes.data import Data
 from bayes.errors import DataError, DataWarning, ShapeError
-from bayes.parameters import parameter, parameter_constraints
+from bayes.parameters import is_derived, parameter, parameter_constraints
 from bayes.structure import site_kind
 from bayes.supports import base_distribution, masked_out, no_density, same_support, support_words
 
@@ -297,5 +297,5 @@ def _known_parameters(trace: Trace) -> list[Any]:
         for site in trace.values()
         if site["type"] == "sample"
         for label, _ in parameter_constraints(site["fn"])
-        if label not in ("loc", "rate", "probs", "logits")
+        if label not in ("loc", "rate", "probs", "logits") and not is_derived(site["fn"], label)
     ]

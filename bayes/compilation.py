@@ -7,6 +7,7 @@ import os
 import pathlib
 from collections.abc import Iterator
 
+import filelock
 import jax
 from jax.experimental.compilation_cache import compilation_cache
 from threadpoolctl import threadpool_limits
@@ -16,6 +17,9 @@ from bayes.precision import double_precision
 __all__ = ["computing"]
 
 _CACHE_BYTES = 2**30
+_CACHE_ENTRIES = 500
+"""More are not kept: with each that JAX adds it looks at all of them."""
+_pruned: set[str] = set()
 
 
 def _cache_folder() -> str | None:
@@ -29,6 +33,25 @@ def _cache_folder() -> str | None:
     return str(pathlib.Path(base) / "bayes" / "compiled")
 
 
+def _prune(folder: str) -> None:
+    """Remove the entries that were not used for longest, where there are too many.
+
+    JAX keeps the time of an entry's last use in a file beside it, and holds the lock taken here
+    while it reads or writes.
+    """
+    suffix = "-atime"
+    with contextlib.suppress(OSError, filelock.Timeout):
+        used = [e for e in os.scandir(folder) if e.name.endswith(suffix)]
+        if len(used) <= _CACHE_ENTRIES:
+            return
+        with filelock.FileLock(pathlib.Path(folder) / ".lockfile", timeout=0):
+            used.sort(key=lambda e: e.stat().st_mtime)
+            for entry in used[: len(used) - _CACHE_ENTRIES // 2]:
+                path = pathlib.Path(entry.path)
+                path.with_name(entry.name.removesuffix(suffix) + "-cache").unlink(missing_ok=True)
+                path.unlink(missing_ok=True)
+
+
 @contextlib.contextmanager
 def _compilation_cache() -> Iterator[None]:
     folder = _cache_folder()
@@ -40,9 +63,13 @@ def _compilation_cache() -> Iterator[None]:
     except OSError:  # a home that cannot be written to: compile anew
         yield
         return
+    if folder not in _pruned:
+        _pruned.add(folder)
+        _prune(folder)
     settings = {
         "jax_compilation_cache_dir": folder,
-        "jax_persistent_cache_min_compile_time_secs": 0.1,
+        # To read an entry takes some milliseconds, a tenth of the quickest compilation.
+        "jax_persistent_cache_min_compile_time_secs": 0.02,
         # The limit bounds the folder, and makes JAX lock it against other processes.
         "jax_compilation_cache_max_size": _CACHE_BYTES,
     }

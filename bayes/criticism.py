@@ -6,12 +6,12 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import xarray as xr
 
-from bayes.errors import BayesError, DataError, ModelError, SettingsError
+from bayes.errors import BayesError, DataError, ModelError, SettingsError, UnsupportedModelError
 
 if TYPE_CHECKING:
     import pandas as pd
+    import xarray as xr
 
     from bayes.posterior import Posterior
 
@@ -39,14 +39,23 @@ def loo(posterior: Posterior, var_name: str | None = None, **options: Any) -> An
     Raises
     ------
     ModelError
-        Where there is no log likelihood and no model to compute it with.
+        Where there is no log likelihood and no model to compute it with, or where it is given
+        draws of discrete sites.
     DataError
         Where the log likelihood of an observation is not finite: names observation and site.
     SettingsError
         Where there are several observed sites and ``var_name`` does not name one.
     """
+    import xarray as xr
     from arviz_stats.loo import loo as arviz_loo
 
+    drawn = posterior.problem.drawn_discrete if posterior.has_model else ()
+    if drawn:
+        raise UnsupportedModelError(
+            f"loo: the log likelihood at draws of discrete sites ({', '.join(drawn)}) has few "
+            "values, whose tail no Pareto distribution fits; sum these sites out, with a mixture "
+            "or with method='nuts'"
+        )
     if "log_likelihood" not in posterior.data.children:
         try:
             posterior.extend("log_likelihood")
@@ -78,6 +87,8 @@ def loo(posterior: Posterior, var_name: str | None = None, **options: Any) -> An
 
 def _observations_of(values: xr.DataArray) -> xr.DataArray:
     """Finite log likelihoods by observation, without those that are masked."""
+    import xarray as xr
+
     array = values.transpose("chain", "draw", ...)
     bad = ~np.isfinite(array.values).all(axis=(0, 1))
     if np.any(bad):

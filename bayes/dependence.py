@@ -8,7 +8,7 @@ from typing import Any
 
 from jax.extend.core import ClosedJaxpr, Jaxpr, Literal  # pyright: ignore[reportPrivateImportUsage]
 
-__all__ = ["NOTHING", "Dependence", "dependence"]
+__all__ = ["NOTHING", "Dependence", "dependence", "scan_layout"]
 
 Names = frozenset[str]
 NOTHING: Names = frozenset()
@@ -121,7 +121,7 @@ class _Walk:
         name = equation.primitive.name
         if name == "scan":
             inner = equation.params["jaxpr"]
-            before, carried = _scan_layout(equation, inner.jaxpr)
+            before, carried = scan_layout(equation, inner.jaxpr)
             outputs, plain = self._loop(inner.jaxpr, behind, before, carried)
             return outputs, {"jaxpr": inner.replace(jaxpr=plain)}
         if name == "while":
@@ -167,7 +167,7 @@ class _Walk:
             behind = after
 
 
-def _scan_layout(equation: Any, body: Jaxpr) -> tuple[int, int]:
+def scan_layout(equation: Any, body: Jaxpr) -> tuple[int, int]:
     """Numbers of a scan's constants and of the values it carries.
 
     Read off the shapes, because JAX has changed how it names them: what is scanned over or stacked

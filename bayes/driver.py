@@ -11,13 +11,13 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
-import jax
 import numpy as np
 
 from bayes.checkpoint import Checkpoint
 from bayes.errors import NoDrawsError
 from bayes.method import Chunk, Draws, Method, Progress
 from bayes.problem import Problem
+from bayes.threefry import seed_key, split_key
 
 __all__ = ["Outcome", "drive"]
 
@@ -128,7 +128,7 @@ def drive(
         Where the run was stopped before it had a draw.
     """
     begin = time.perf_counter()
-    run_key, finish_key = jax.random.split(jax.random.key(seed))
+    run_key, finish_key = split_key(seed_key(seed))
     stop, line = _Stop(), _ProgressLine(method.name, progress)
     interrupted = None
     with stop.listening():

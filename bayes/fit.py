@@ -17,6 +17,7 @@ from bayes.fingerprint import data_fingerprint, model_fingerprint, versions
 from bayes.method import Method, method_by_name
 from bayes.model import as_model
 from bayes.posterior import MethodRecord, Posterior
+from bayes.prefetch import prefetch
 from bayes.problem import Problem
 from bayes.seeds import require_seed
 
@@ -94,7 +95,7 @@ def fit(
     chosen, reason = _choose(method)
     bound = as_model(model).replace(dims=dims, coords=coords, reparam=reparam)
     with computing():
-        problem = bound.bind(data)
+        problem = bound.bind(data, marginal=chosen.marginal)
         chosen.check(problem)
         if refine is not None:
             raise SettingsError(
@@ -105,6 +106,7 @@ def fit(
         kept = None
         if checkpoint is not None:
             kept = Checkpoint(checkpoint, run_identity(problem, chosen, seed))
+        prefetch()
         outcome = drive(problem, chosen, seed, budget=budget, checkpoint=kept, progress=progress)
         record = MethodRecord(
             chosen.name, chosen.settings(), reason, seed, outcome.seconds, outcome.draws.info

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 import numpy as np
-import xarray as xr
 from numpyro import handlers
 from numpyro.infer.util import compute_log_probs
 
@@ -17,6 +16,9 @@ from bayes.errors import ModelError, UnsupportedModelError
 from bayes.problem import Problem
 from bayes.program import is_factor
 from bayes.structure import trace_program
+
+if TYPE_CHECKING:
+    import xarray as xr
 
 __all__ = [
     "constant_group",
@@ -32,6 +34,8 @@ def site_dataset(
     problem: Problem, values: Mapping[str, np.ndarray], lead: tuple[str, ...] = ("chain", "draw")
 ) -> xr.Dataset:
     """Values by site, of shape (*lead, *site shape), with the model's dims and coords."""
+    import xarray as xr
+
     variables: dict[str, Any] = {}
     used: dict[str, None] = {}  # a set in the order of the program
     for name, value in values.items():
@@ -69,6 +73,8 @@ def observed_group(problem: Problem) -> xr.Dataset | None:
 
 def constant_group(problem: Problem) -> xr.Dataset | None:
     """Arguments that are not observed values."""
+    import xarray as xr
+
     sizes = {plate: size for site in problem.sites.values() for plate, _, size in site.plates}
     variables: dict[str, Any] = {}
     for name, value in problem.data.arrays.items():
@@ -100,15 +106,15 @@ def constant_group(problem: Problem) -> xr.Dataset | None:
 def sampled_values(problem: Problem, tree: xr.DataTree) -> dict[str, np.ndarray]:
     """Draws of the sampled sites, of shape (chain, draw, ...)."""
     found = {}
-    for latent in problem.program.latents:
+    for name in (*(s.name for s in problem.program.latents), *problem.drawn_discrete):
         for group in ("posterior", "auxiliary"):
-            if group in tree.children and latent.name in tree[group].data_vars:
-                variable = tree[group][latent.name]
-                found[latent.name] = variable.transpose("chain", "draw", ...).values
+            if group in tree.children and name in tree[group].data_vars:
+                variable = tree[group][name]
+                found[name] = variable.transpose("chain", "draw", ...).values
                 break
         else:
             raise ModelError(
-                f"the posterior has no draws of the sampled site '{latent.name}', from which this "
+                f"the posterior has no draws of the sampled site '{name}', from which this "
                 "is computed"
             )
     return found
@@ -143,7 +149,10 @@ def log_probabilities(
             f"({', '.join(problem.discrete)}); marginalise them by hand for PSIS-LOO"
         )
     kind = "observed" if likelihood else "latent"
-    wanted = tuple(n for n, s in problem.sites.items() if s.kind == kind)
+    drawn = problem.drawn_discrete
+    wanted = tuple(
+        n for n, s in problem.sites.items() if s.kind == kind or (not likelihood and n in drawn)
+    )
     if not wanted:
         raise UnsupportedModelError(
             "the program has no observed site (its likelihood is a numpyro.factor), so there is no "
@@ -151,7 +160,13 @@ def log_probabilities(
         )
     program, written = problem.program, problem.model.fn
     posterior = tree["posterior"]
-    latent = [n for n, s in problem.sites.items() if s.kind == "latent"]
+    latent = [n for n, s in problem.sites.items() if s.kind == "latent" or n in drawn]
+    absent = [n for n in latent if n not in posterior.data_vars]
+    if absent:
+        raise UnsupportedModelError(
+            f"log probabilities by site need draws of {', '.join(absent)}, which the method summed "
+            "out"
+        )
     values = {n: posterior[n].transpose("chain", "draw", ...).values for n in latent}
     lead = values[latent[0]].shape[:2]
     flat = {n: v.reshape(-1, *v.shape[2:]) for n, v in values.items()}

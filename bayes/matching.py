@@ -61,7 +61,7 @@ def match_draws(fitted: Problem, target: Prediction, new_groups: str) -> dict[st
     """
     old = {s.name: s.shape for s in fitted.program.latents}
     new = {s.name: s.shape for s in target.program.latents}
-    for name in fitted.discrete:
+    for name in (*fitted.discrete, *fitted.drawn_discrete):
         old[name] = fitted.sites[name].shape
         new[name] = target.sites[name].shape if name in target.sites else ()
     dims = _program_dims(fitted)
@@ -94,7 +94,8 @@ def _program_dims(fitted: Problem) -> dict[str, tuple[str, ...]]:
     if not fitted.reparametrised:
         return fitted.dims
     trace = trace_program(fitted.program.fn, fitted.data, 0)
-    return {**site_dims(read_sites(trace), None), **fitted.dims}
+    sites = read_sites(trace, enumerated=fitted.marginal)
+    return {**site_dims(sites, None), **fitted.dims}
 
 
 def _shape_error(name: str, old: tuple[int, ...], new: tuple[int, ...]) -> ShapeError:

@@ -94,6 +94,9 @@ class Method(abc.ABC):
     """Name for ``fit(..., method=name)``; empty for classes that are not methods themselves."""
     exact: ClassVar[bool] = True
     """Whether the draws' distribution tends to the posterior as they grow in number."""
+    marginal: ClassVar[bool] = True
+    """Whether it works with the log density of the continuous sites, discrete ones summed out. A
+    method that does not treats discrete sites and subsampled plates itself."""
 
     @abc.abstractmethod
     def check(self, problem: Problem) -> None:
@@ -184,6 +187,8 @@ def fitting_methods(problem: Problem) -> list[str]:
     """Names of the methods whose check a problem passes."""
     fitting = []
     for name, cls in methods().items():
+        if cls.marginal and problem.drawn_discrete:
+            continue
         try:
             cls().check(problem)
         except UnsupportedModelError:

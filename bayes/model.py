@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from bayes.data import Data, Signature
 from bayes.errors import ModelError
 from bayes.problem import Problem
+from bayes.subsampling import Whole
 
 __all__ = ["Model"]
 
@@ -77,7 +79,7 @@ class Model:
             allow_prior=self.allow_prior,
         )
 
-    def bind(self, data: Any, *, need_observed: bool = True) -> Problem:
+    def bind(self, data: Any, *, need_observed: bool = True, marginal: bool = True) -> Problem:
         """Check data, match them to the program and read its structure.
 
         Parameters
@@ -86,6 +88,9 @@ class Model:
             The data.
         need_observed : bool
             Whether a program without observed sites is refused.
+        marginal : bool
+            Whether discrete latent sites are summed out and subsampled plates refused; if not, a
+            method treats them itself, and the problem is that of all data.
 
         Returns
         -------
@@ -98,7 +103,12 @@ class Model:
             What is wrong, by site, column and row.
         """
         read = data if isinstance(data, Data) else Data.read(data, self.signature)
-        return Problem(self, read, need_observed=need_observed and not self.allow_prior)
+        model = self
+        if not marginal:
+            model = copy.copy(self)
+            model.fn = Whole(self.fn)
+        need = need_observed and not self.allow_prior
+        return Problem(model, read, need_observed=need, marginal=marginal)
 
     def __repr__(self) -> str:
         return f"Model({self.signature})"

@@ -13,7 +13,7 @@ from bayes.errors import ModelError
 from bayes.program import is_factor
 from bayes.supports import base_distribution, support_words
 
-__all__ = ["check_parameters", "parameter", "parameter_constraints"]
+__all__ = ["check_parameters", "is_derived", "parameter", "parameter_constraints"]
 
 Trace = Mapping[str, Any]
 
@@ -28,6 +28,12 @@ def parameter_constraints(fn: Any) -> list[tuple[str, Any]]:
 def parameter(fn: Any, name: str) -> Any:
     """A parameter of a distribution, None where it is not kept."""
     return getattr(base_distribution(fn), name, None)
+
+
+def is_derived(fn: Any, name: str) -> bool:
+    """Whether a parameter would have to be computed from others: a covariance from its factor."""
+    base = base_distribution(fn)
+    return name not in base.__dict__ and name in getattr(base, "reparametrized_params", [])
 
 
 def check_parameters(traces: Sequence[Trace], draw: Callable[[int], Trace] | None = None) -> None:
@@ -84,10 +90,9 @@ def _fixed(traces: Sequence[Trace], name: str, label: str) -> bool:
 
 def _valid(fn: Any, label: str, constraint: Any) -> bool | None:
     """Whether a parameter is valid; None where that cannot be told."""
-    base = base_distribution(fn)
-    if label not in base.__dict__ and label in getattr(base, "reparametrized_params", []):
+    if is_derived(fn, label):
         return None
-    value = getattr(base, label, None)
+    value = parameter(fn, label)
     if value is None or (not hasattr(value, "dtype") and not isinstance(value, (int, float))):
         return None
     try:

@@ -5,8 +5,6 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Any
 
-import xarray as xr
-
 from bayes.assembly import MethodRecord, draws_tree, judge
 from bayes.compilation import computing
 from bayes.diagnostics.checks import Diagnostics
@@ -19,6 +17,7 @@ from bayes.seeds import require_seed
 
 if TYPE_CHECKING:
     import pandas as pd
+    import xarray as xr
 
 __all__ = ["MethodRecord", "Posterior", "load"]
 
@@ -129,10 +128,9 @@ class Posterior:
         pandas.DataFrame
             One row an element.
         """
-        from arviz_stats.summary import summary
+        from bayes.diagnostics.table import summary
 
-        table: Any = summary(self.data, **options)
-        return table
+        return summary(self.data, **options)
 
     def to_unconstrained(self) -> xr.DataArray:
         """Draws as flat unconstrained vectors.
@@ -141,6 +139,8 @@ class Posterior:
         -------
         xarray.DataArray of dims (chain, draw, unconstrained)
         """
+        import xarray as xr
+
         problem = self.problem
         values = {s.name: self.draws(s.name).values for s in problem.program.latents}
         with computing():
@@ -180,6 +180,8 @@ class Posterior:
         MemoryError
             Where the result alone is larger than ``memory``: says how large it is.
         """
+        import xarray as xr
+
         for group in groups:
             if group not in _ON_REQUEST:
                 raise SettingsError(f"no group '{group}'; there are {', '.join(_ON_REQUEST)}")

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import xarray as xr
 from numpyro import handlers
 from numpyro.primitives import Messenger
 
@@ -20,6 +19,9 @@ from bayes.prediction import prediction_at
 from bayes.problem import Problem
 from bayes.program import Program, Unobserve, is_factor
 from bayes.seeds import require_seed
+
+if TYPE_CHECKING:
+    import xarray as xr
 
 __all__ = ["posterior_predictive", "predict"]
 
@@ -33,6 +35,8 @@ def predict(
     memory: int | float,
 ) -> xr.DataTree:
     """Posterior predictive draws; see :meth:`bayes.Posterior.predict`."""
+    import xarray as xr
+
     require_seed(seed)
     if new_groups not in ("refuse", "sample"):
         raise SettingsError(f"new_groups is 'refuse' or 'sample', got {new_groups!r}")

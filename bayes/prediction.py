@@ -7,12 +7,10 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from numpyro import handlers
 from numpyro.infer.initialization import init_to_sample
 
-from bayes.bounds import check_indices
 from bayes.building import computation_digest, shared_program
 from bayes.data import Data
 from bayes.dims import site_coords, site_dims
@@ -20,6 +18,7 @@ from bayes.errors import DataError, ModelError, ShapeError
 from bayes.parameters import check_parameters
 from bayes.problem import Problem
 from bayes.program import Program, Unobserve
+from bayes.reading import Reading, read_program
 from bayes.reparam import apply_reparam, centred_sites
 from bayes.structure import read_sites, trace_program
 from bayes.supports import base_distribution
@@ -138,38 +137,33 @@ class Prediction(Problem):
 
     def __init__(self, fitted: Problem, data: Data) -> None:
         self.fitted = fitted
-        super().__init__(fitted.model, data, need_observed=False)
+        super().__init__(fitted.model, data, need_observed=False, marginal=fitted.marginal)
 
-    def _read(self, need_observed: bool) -> None:
+    def _read(self, fn: Callable, need_observed: bool) -> None:
         for name, column in self.data.columns.items():
             if len(column.missing) and name not in self.fitted.observed_arguments:
                 raise DataError(self.data.missing_text(name))
-        on_device = Data(
-            {**self.data.arguments, **jax.tree.map(jnp.asarray, self.data.arrays)},
-            self.data.columns,
-            self.data.coords,
-        )
-        free = Unobserve(self.model.fn)
-        traces: list[Mapping[str, Any]] = [
-            trace_program(free, on_device, seed) for seed in range(2)
-        ]
+        super()._read(Unobserve(fn), need_observed)
+
+    def _judge(self, reading: Reading, need_observed: bool) -> None:
+        first = reading.trace(0)
         observed = {n for n, s in self.fitted.sites.items() if s.kind == "observed"}
         self.sites = {
             n: dataclasses.replace(s, kind="observed") if n in observed else s
-            for n, s in read_sites(traces[0]).items()
+            for n, s in read_sites(first, enumerated=self.marginal).items()
         }
         self.observed_arguments = self.fitted.observed_arguments
         self.discrete = tuple(n for n, s in self.sites.items() if s.kind == "discrete")
         self.frozen = []
         self._label()
-        fn, self.reparametrised = apply_reparam(
-            self.model.fn, self._reparam(), on_device, traces[0], self.sites
-        )
-        trace = trace_program(Unobserve(fn), on_device, 0) if self.reparametrised else traces[0]
-        note = check_indices(free, on_device, traces[0])
+        reparam = self._reparam()
+        data = self.data if reparam is None else reading.on_device
+        fn, self.reparametrised = apply_reparam(self.model.fn, reparam, data, first, self.sites)
+        note = reading.check_indices()
         if note is not None:
             self.notes.append(note)
-        check_parameters(traces, lambda seed: trace_program(free, on_device, seed))
+        check_parameters(reading.traces, reading.trace)
+        trace = read_program(Unobserve(fn), self.data).trace(0) if self.reparametrised else first
         self._build(fn, {n: s for n, s in trace.items() if n not in observed})
 
     def _label(self) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any
 
 import jax
@@ -12,25 +13,25 @@ from jaxtyping import Array, Float
 from numpyro import handlers
 from numpyro.infer.initialization import init_to_sample
 
-from bayes.bounds import check_indices
 from bayes.building import build_program
 from bayes.checks_on_data import check_observed, check_variation
 from bayes.data import Data
 from bayes.dims import site_coords, site_dims
-from bayes.errors import DataError, ModelError, UnsupportedModelError
+from bayes.errors import BayesError, DataError, ModelError, UnsupportedModelError
 from bayes.parameters import check_parameters
 from bayes.precision import double_precision
 from bayes.program import Position
+from bayes.reading import Reading, read_program
 from bayes.reparam import apply_reparam
-from bayes.sources import observed_sources
-from bayes.structure import Site, read_sites, trace_program
+from bayes.structure import Site, read_sites
+from bayes.threefry import seed_key
 
 if TYPE_CHECKING:
     from bayes.model import Model
 
 __all__ = ["Problem"]
 
-_DRAWS_AT_ONCE = 256
+_DRAWS_AT_ONCE, _NUMBERS_AT_ONCE = 256, 10**6
 
 
 class Problem:
@@ -44,6 +45,9 @@ class Problem:
         Checked data.
     need_observed : bool
         Whether to refuse a program without observed sites.
+    marginal : bool
+        Whether discrete latent sites are summed out. If not, a method draws them itself, and the
+        log density takes values of them from a fixed key: it tells one program from another.
 
     Attributes
     ----------
@@ -59,49 +63,64 @@ class Problem:
         Length of the flat unconstrained vector.
     """
 
-    def __init__(self, model: Model, data: Data, *, need_observed: bool = True) -> None:
+    def __init__(
+        self, model: Model, data: Data, *, need_observed: bool = True, marginal: bool = True
+    ) -> None:
         self.model = model
         self.data = data
+        self.marginal = marginal
         self.notes = list(data.notes)
+        self._prepared: list[Array] | None = None
         with double_precision():
-            self._read(need_observed)
+            self._read(model.fn, need_observed)
 
     # ---------------------------------------------------------------- structure
 
-    def _read(self, need_observed: bool) -> None:
-        arrays = jax.tree.map(jnp.asarray, self.data.arrays)
-        on_device = Data({**self.data.arguments, **arrays}, self.data.columns, self.data.coords)
-        fn = self.model.fn
-        sources = observed_sources(fn, on_device)
+    def _read(self, fn: Callable, need_observed: bool) -> None:
+        notes = list(self.notes)
+        reading = read_program(fn, self.data)
+        try:
+            self._judge(reading, need_observed)
+        except BayesError:
+            if type(reading) is Reading:
+                raise
+            # What is refused is refused for what JAX itself computes.
+            self.notes = notes
+            self._judge(Reading(fn, self.data), need_observed)
+
+    def _judge(self, reading: Reading, need_observed: bool) -> None:
+        sources = reading.sources
         self.observed_arguments = tuple(sorted({a for s in sources.values() for a in s}))
         self._check_covariates()
-        traces = [trace_program(fn, on_device, seed) for seed in range(2)]
-        self.sites: dict[str, Site] = read_sites(traces[0])
+        first = reading.trace(0)
+        self.sites: dict[str, Site] = read_sites(first, enumerated=self.marginal)
         self._check_roles(need_observed)
-        note = check_indices(fn, on_device, traces[0])
+        note = reading.check_indices()
         self.notes += [note] if note is not None else []
-        check_parameters(traces, lambda seed: trace_program(fn, on_device, seed))
-        self.notes += check_observed(traces, self.data, sources)
-        self.frozen = check_variation(traces[0], self.data, sources)
+        check_parameters(reading.traces, reading.trace)
+        self.notes += check_observed(reading.traces, self.data, sources)
+        self.frozen = check_variation(first, self.data, sources)
         self.dims = site_dims(self.sites, self.model.dims)
         self.coords = site_coords(self.sites, self.dims, self.data, self.model.coords)
-        fn, self.reparametrised = apply_reparam(
-            fn, self.model.reparam, on_device, traces[0], self.sites
-        )
-        trace = trace_program(fn, on_device, 0) if self.reparametrised else traces[0]
-        self._build(fn, trace)
-        self._check_density()
+        reparam = self.model.reparam
+        data = self.data if reparam is None else reading.on_device
+        fn, self.reparametrised = apply_reparam(self.model.fn, reparam, data, first, self.sites)
+        if self.reparametrised:
+            reading = read_program(fn, self.data)
+        self._build(fn, reading.trace(0), reading.identity)
+        self._check_missing()
 
     def _check_roles(self, need_observed: bool) -> None:
         kinds = {site.kind for site in self.sites.values()}
         name = self.model.name
         if not kinds & {"latent", "discrete"}:
             raise ModelError(f"{name} has no latent site: there is nothing to infer")
-        if "latent" not in kinds:
+        if "latent" not in kinds and self.marginal:
             names = [s.name for s in self.sites.values() if s.kind == "discrete"]
             raise UnsupportedModelError(
-                f"{name} has only discrete latent sites ({', '.join(names)}); the methods here "
-                "need at least one continuous one"
+                f"{name} has only discrete latent sites ({', '.join(names)}); this method needs at "
+                "least one continuous one, bayes.NumPyroKernel with a kernel for discrete sites "
+                "does not"
             )
         if need_observed and not kinds & {"observed", "factor"}:
             signature = self.model.signature
@@ -112,9 +131,12 @@ class Problem:
                 "bayes.Model(..., allow_prior=True) to draw from the prior"
             )
 
-    def _build(self, fn: Any, trace: Mapping[str, Any]) -> None:
-        self.discrete = tuple(n for n, s in self.sites.items() if s.kind == "discrete")
-        self.program, notes = build_program(self.model.fn, fn, self.data, trace, self.discrete)
+    def _build(self, fn: Any, trace: Mapping[str, Any], identity: str | None = None) -> None:
+        discrete = tuple(n for n, s in self.sites.items() if s.kind == "discrete")
+        self.discrete = discrete if self.marginal else ()
+        self.program, notes = build_program(
+            self.model.fn, fn, self.data, trace, self.discrete, identity
+        )
         self.notes += notes
         self.size = self.program.size
 
@@ -126,22 +148,14 @@ class Problem:
             if len(column.missing) and name not in self.observed_arguments:
                 raise DataError(self.data.missing_text(name))
 
-    def _check_density(self) -> None:
-        position = np.zeros(self.size)
+    def _check_missing(self) -> None:
         missing = [n for n, c in self.data.columns.items() if len(c.missing)]
         if missing:
             # A program may mask its missing values; then density and gradient are finite.
-            value, gradient = self.value_and_grad(position)
+            value, gradient = self.value_and_grad(np.zeros(self.size))
             if not (np.isfinite(value) and np.isfinite(gradient).all()):
                 raise DataError(self.data.missing_text(missing[0]))
             self.notes.append(f"missing values in {', '.join(missing)} are masked by the program")
-        shape = jax.eval_shape(self.program.log_density, position, self.data.arrays)
-        if not jnp.issubdtype(shape.dtype, jnp.floating):
-            complex_names = [n for n, v in self.data.arrays.items() if np.iscomplexobj(v)]
-            raise DataError(
-                f"the log density is {shape.dtype}, not real"
-                + (f": {', '.join(complex_names)} is complex" if complex_names else "")
-            )
 
     # ------------------------------------------------------------------ numbers
 
@@ -151,9 +165,38 @@ class Problem:
         return self.data.arrays
 
     @property
+    def prepared_shapes(self) -> list[jax.ShapeDtypeStruct]:
+        """Shapes of ``prepared``."""
+        split = self.program.gradient(self.arrays)
+        with double_precision():
+            return self.program.once(
+                "prepared shapes", lambda: jax.eval_shape(split.prepare, self.arrays)
+            )
+
+    @property
+    def prepared(self) -> list[Array]:
+        """What the gradient of the log density needs of the data, computed once."""
+        if self._prepared is None:
+            split = self.program.gradient(self.arrays)
+            with double_precision():
+                run = self.program.once("prepare", lambda: jax.jit(split.prepare))
+                found: list[Array] = run(self.arrays)
+            self._prepared = found
+            return found
+        return self._prepared
+
+    @property
     def parameters(self) -> tuple[str, ...]:
         """Names of the sites that a posterior reports: latent and deterministic ones."""
-        return tuple(n for n, s in self.sites.items() if s.kind in ("latent", "deterministic"))
+        drawn = self.drawn_discrete
+        kinds = ("latent", "deterministic")
+        return tuple(n for n, s in self.sites.items() if s.kind in kinds or n in drawn)
+
+    @property
+    def drawn_discrete(self) -> tuple[str, ...]:
+        """Discrete latent sites that are not summed out."""
+        names = tuple(n for n, s in self.sites.items() if s.kind == "discrete")
+        return () if self.marginal else names
 
     def log_density(self, position: Position) -> Float[Array, ""]:
         """Log joint density at a flat unconstrained position, log Jacobians included."""
@@ -220,10 +263,11 @@ class Problem:
         dict
             Arrays of shape (*lead, *batch shape of the site).
         """
-        if self.discrete:
+        discrete = self.discrete + self.drawn_discrete
+        if discrete:
             raise UnsupportedModelError(
-                f"log probabilities by site need values of the enumerated sites "
-                f"({', '.join(self.discrete)})"
+                f"log probabilities by site need values of the discrete sites "
+                f"({', '.join(discrete)})"
             )
         return self._over_draws(
             "log_probs", self.program.site_log_probs, self._sampled(values), lead
@@ -232,19 +276,45 @@ class Problem:
     def _sampled(self, values: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         return {s.name: np.asarray(values[s.name]) for s in self.program.latents}
 
+    def compile_constrain(self) -> Future[Callable]:
+        """Begin to compile what maps draws to the constrained space."""
+        return self._compile_over_draws("constrain", self.program.constrain, self._flat_draw)
+
+    @property
+    def _flat_draw(self) -> jax.ShapeDtypeStruct:
+        return jax.ShapeDtypeStruct((self.size,), np.float64)
+
+    def _compile_over_draws(self, key: str, fn: Callable, draw: Any) -> Future[Callable]:
+        batch = jax.tree.map(
+            lambda v: jax.ShapeDtypeStruct((self._draws_at_once, *v.shape), v.dtype), draw
+        )
+        arrays = jax.tree.map(
+            lambda v: jax.ShapeDtypeStruct(np.shape(v), np.asarray(v).dtype), self.arrays
+        )
+        mapped = jax.vmap(fn, in_axes=(0, None))
+        return self.program.compile_ahead(key, mapped, batch, arrays)
+
+    @property
+    def _draws_at_once(self) -> int:
+        return int(np.clip(_NUMBERS_AT_ONCE // max(self.size, 1), 1, _DRAWS_AT_ONCE))
+
     def _over_draws(self, key: str, fn: Callable, draws: Any, lead: int) -> Any:
-        """Run a function of one draw and the arrays at every draw, some hundreds at once."""
+        """Run a function of one draw and the arrays at every draw, a fixed number at once."""
+        shape = jax.tree.leaves(draws)[0].shape[:lead]
+        count = int(np.prod(shape))
+        flat = jax.tree.map(lambda v: np.asarray(v).reshape(count, *v.shape[lead:]), draws)
+        draw = jax.tree.map(lambda v: jax.ShapeDtypeStruct(v.shape[1:], v.dtype), flat)
+        run = self._compile_over_draws(key, fn, draw).result()
+        size = self._draws_at_once
+        found = []
         with double_precision():
-            run = self.program.once(
-                key,
-                lambda: jax.jit(
-                    lambda v, a: jax.lax.map(lambda one: fn(one, a), v, batch_size=_DRAWS_AT_ONCE)
-                ),
-            )
-            shape = jax.tree.leaves(draws)[0].shape[:lead]
-            flat = jax.tree.map(lambda v: v.reshape(-1, *v.shape[lead:]), draws)
-            out = run(flat, self.arrays)
-            return jax.tree.map(lambda v: np.asarray(v).reshape(*shape, *v.shape[1:]), out)
+            for begin in range(0, count, size):
+                part = jax.tree.map(lambda v, b=begin: _padded(v[b : b + size], size), flat)
+                kept = min(size, count - begin)
+                out = run(part, self.arrays)
+                found.append(jax.tree.map(lambda v, k=kept: np.asarray(v)[:k], out))
+        joined = jax.tree.map(lambda *parts: np.concatenate(parts), *found)
+        return jax.tree.map(lambda v: v.reshape(*shape, *v.shape[1:]), joined)
 
     def log_prior(self, position: Position) -> dict[str, float]:
         """Log prior of every latent site at a position, without log Jacobians."""
@@ -288,9 +358,11 @@ class Problem:
             values = {s.name: jnp.asarray(trace[s.name]["value"]) for s in program.latents}
             return program.unconstrain(values, arrays)
 
+        def all_of_them(k: Array, arrays: Any) -> Array:
+            return jax.vmap(one, (0, None))(jax.random.split(k, count), arrays)
+
         with double_precision():
-            keys = jax.random.split(key, count)
-            return np.asarray(jax.jit(jax.vmap(one, (0, None)))(keys, self.arrays))
+            return np.asarray(jax.jit(all_of_them)(key, self.arrays))
 
     def prior(self, draws: int, seed: int = 0) -> dict[str, np.ndarray]:
         """Prior draws of every site, observed ones included (the prior predictive).
@@ -315,18 +387,26 @@ class Problem:
         program = self.program
 
         with double_precision():
-            keys = jax.random.split(jax.random.key(seed), draws)
             run = program.once(
-                "prior",
+                ("prior", draws),
                 lambda: jax.jit(
-                    lambda k, a: jax.lax.map(lambda x: program.simulate(x, a), k, batch_size=64)
+                    lambda k, a: jax.lax.map(
+                        lambda x: program.simulate(x, a), jax.random.split(k, draws), batch_size=64
+                    )
                 ),
             )
             try:
-                out = run(keys, self.arrays)
+                out = run(seed_key(seed), self.arrays)
             except NotImplementedError as error:
                 flat = [s.name for s in self.sites.values() if "Improper" in s.distribution]
                 raise UnsupportedModelError(
                     f"no prior draws: the prior of {', '.join(flat) or 'a site'} is improper"
                 ) from error
         return {k: np.asarray(v) for k, v in out.items()}
+
+
+def _padded(values: np.ndarray, size: int) -> np.ndarray:
+    """The values with their last one repeated, so that every batch has the same shape."""
+    if len(values) == size:
+        return values
+    return np.concatenate([values, np.repeat(values[-1:], size - len(values), axis=0)])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 import jax
@@ -17,10 +18,14 @@ from numpyro.distributions.transforms import biject_to
 from numpyro.infer.util import compute_log_probs, constrain_fn, potential_energy
 from numpyro.primitives import Messenger
 
+from bayes.density import Split, split_by_dependence
+from bayes.precision import double_precision
 from bayes.supports import base_distribution
 
 __all__ = ["Latent", "Position", "Program", "Unobserve", "cached_program", "is_factor"]
 
+
+_COMPILERS = ThreadPoolExecutor(4, "bayes-compile")
 
 Position = Float[Array, " d"] | Float[np.ndarray, " d"]
 """A flat unconstrained vector."""
@@ -108,6 +113,34 @@ class Program:
         if key not in self.compiled:
             self.compiled[key] = build()
         return self.compiled[key]
+
+    def compile_ahead(self, key: Hashable, function: Callable, *shapes: Any) -> Future[Callable]:
+        """Compile a function of arguments of these shapes in a thread, once for this program.
+
+        XLA compiles without holding Python's lock, so that the caller can go on meanwhile.
+        """
+
+        def start() -> Future[Callable]:
+            with double_precision():
+                lowered = jax.jit(function).lower(*shapes)
+
+            def compile_it() -> Callable:
+                with double_precision():
+                    return lowered.compile()
+
+            return _COMPILERS.submit(compile_it)
+
+        return self.once(key, start)
+
+    def gradient(self, arrays: Any) -> Split:
+        """Log density and its gradient, with what follows from the data alone split off."""
+
+        def build() -> Split:
+            with double_precision():
+                position = jax.ShapeDtypeStruct((self.size,), np.float64)
+                return split_by_dependence(jax.value_and_grad(self.log_density), position, arrays)
+
+        return self.once("gradient split", build)
 
     def arguments(self, arrays: Mapping[str, Any]) -> dict[str, Any]:
         """Keyword arguments of the program."""

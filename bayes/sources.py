@@ -12,6 +12,7 @@ from numpyro.infer.initialization import init_to_sample
 from bayes.data import Data
 from bayes.dependence import NOTHING, dependence
 from bayes.program import is_factor
+from bayes.running import run_program
 
 __all__ = ["observed_sources"]
 
@@ -57,9 +58,7 @@ def observed_sources(fn: Callable, data: Data) -> dict[str, tuple[str, ...]]:
 
 
 def _by_identity(fn: Callable, data: Data) -> dict[str, tuple[str, ...]]:
-    from bayes.structure import trace_program
-
-    trace = trace_program(fn, data, 0)
+    trace = run_program(fn, data, 0)
     return {
         name: tuple(a for a, v in data.arrays.items() if v is site["value"])
         for name, site in trace.items()

@@ -11,7 +11,6 @@ import warnings
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import xarray as xr
 
 from bayes.compilation import computing
 from bayes.diagnostics.checks import Diagnostics
@@ -32,6 +31,8 @@ from bayes.problem import Problem
 from bayes.stored_data import pack_data, plain_array, unpack_data
 
 if TYPE_CHECKING:
+    import xarray as xr
+
     from bayes.posterior import Posterior
 
 __all__ = ["Stored", "load", "require_replaceable", "save"]
@@ -70,6 +71,7 @@ class Stored:
             "name": model.name,
             "dims": {k: list(v) for k, v in model.dims.items()},
             "reparametrised": list(problem.reparametrised),
+            "marginal": problem.marginal,
             **model_fingerprint(problem),
         }
         arrays |= {f"coords.{k}": plain_array(v) for k, v in model.coords.items()}
@@ -200,6 +202,8 @@ def _require_whole(folder: pathlib.Path) -> None:
 
 
 def _read_tree(folder: pathlib.Path, layout: list[list[Any]]) -> xr.DataTree:
+    import xarray as xr
+
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)
         warnings.simplefilter("ignore", FutureWarning)
@@ -222,6 +226,8 @@ def _some_draws(problem: Problem, tree: xr.DataTree) -> np.ndarray | None:
     """Unconstrained positions of a few draws; None where a method has none of the sampled sites."""
     from bayes.groups import sampled_values
 
+    if not problem.size:
+        return None
     try:
         values = sampled_values(problem, tree)
     except BayesError:
@@ -251,11 +257,12 @@ def _bind(folder: pathlib.Path, stored: Stored, model: Any) -> Problem:
     if given.reparam is None and saved["reparametrised"]:
         candidates.append(given.replace(**labels, reparam="auto"))
     data, difference = unpack_data(stored.skeleton, stored.arrays), None
+    marginal = saved.get("marginal", True)
     with computing(), warnings.catch_warnings():
         warnings.simplefilter("ignore", DataWarning)  # said when it was fitted
         for candidate in candidates:
             try:
-                problem = candidate.bind(data, need_observed=False)
+                problem = candidate.bind(data, need_observed=False, marginal=marginal)
                 difference = _difference(stored, problem)
             except BayesError as error:
                 difference = str(error)

@@ -3,22 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
-import jax
 import numpy as np
-import numpyro
 import numpyro.distributions as dist
-from numpyro import handlers
-from numpyro.infer.initialization import init_to_sample
 
-from bayes.data import Data
-from bayes.errors import DataError, ModelError, ShapeError, UnsupportedModelError
+from bayes.errors import ModelError, UnsupportedModelError
 from bayes.program import is_factor
+from bayes.reading import trace_program
 from bayes.supports import base_distribution
 
-__all__ = ["Site", "explain", "read_sites", "site_kind", "trace_program"]
+__all__ = ["Site", "read_sites", "site_kind", "trace_program"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,81 +46,6 @@ class Site:
     plates: tuple[tuple[str, int, int], ...]
 
 
-def trace_program(fn: Callable, data: Data, seed: int) -> dict[str, Any]:
-    """Run a program once on its data with latent values drawn from their priors.
-
-    Raises
-    ------
-    ModelError, ShapeError
-        Where the program itself fails, with the reason in the field's terms.
-    """
-    seeded = handlers.seed(fn, jax.random.key(seed))
-    drawn = handlers.substitute(seeded, substitute_fn=init_to_sample())
-    try:
-        # Parameters are checked afterwards, where the site's name is known.
-        with numpyro.validation_enabled(False), jax.numpy_rank_promotion("allow"):
-            return handlers.trace(drawn).get_trace(**data.arguments)
-    except Exception as error:
-        raise explain(error, data) from error
-
-
-_SHAPE_WORDS = (
-    "broadcast",
-    "incompatible",
-    "shape",
-    "dimension",
-    "mismatch",
-    "dot_general",
-    "unsized object",
-    "has no len()",
-    "tuple index out of range",
-    "too many indices",
-)
-
-
-def _is_whole(value: Any) -> bool:
-    """Whether an array holds whole numbers as real ones, as a frame's column with gaps does."""
-    if not hasattr(value, "dtype") or value.dtype.kind != "f":
-        return False
-    return bool(np.all(np.asarray(value) % 1 == 0))
-
-
-def _among(names: list[str]) -> str:
-    return f" ({', '.join(names)})" if names else ""
-
-
-def explain(error: Exception, data: Data) -> Exception:
-    """Say what an error raised inside a program means."""
-    text = str(error)
-    lower = text.lower()
-    if isinstance(error, AssertionError) and "unique names" in text:
-        return ModelError(f"a site name is used twice: {text}")
-    if isinstance(error, IndexError) and "out of bounds" in lower:
-        return DataError(
-            f"the program indexes an array out of its bounds (data: {data.shapes_text()}): {text}; "
-            "indices count from 0"
-        )
-    if isinstance(error, TypeError) and "indexer must have integer" in lower:
-        whole = [n for n, v in data.arrays.items() if _is_whole(v)]
-        return DataError(
-            f"the program indexes an array with real numbers{_among(whole)}; make the column "
-            "integers or a category: "
-            f"frame['{whole[0] if whole else 'column'}'].astype('category')"
-        )
-    if isinstance(error, (ValueError, TypeError, AssertionError, IndexError)) and any(
-        words in lower for words in _SHAPE_WORDS
-    ):
-        return ShapeError(f"shapes do not fit in the program (data: {data.shapes_text()}): {text}")
-    if isinstance(error, (AttributeError, TypeError)) and "NoneType" in text:
-        absent = [n for n, v in data.arguments.items() if v is None]
-        return ModelError(
-            "the program uses an argument that was not given"
-            + (f" ({', '.join(absent)})" if absent else "")
-            + f": {text}"
-        )
-    return ModelError(f"the program failed on its data: {type(error).__name__}: {text}")
-
-
 def site_kind(site: Mapping[str, Any]) -> str:
     """A site's part in the model."""
     if site["type"] == "deterministic":
@@ -134,16 +55,24 @@ def site_kind(site: Mapping[str, Any]) -> str:
     return "discrete" if site["fn"].support.is_discrete else "latent"
 
 
-def read_sites(trace: Mapping[str, Any]) -> dict[str, Site]:
-    """The sites of a trace, in program order; refuses what no method can treat."""
+def read_sites(trace: Mapping[str, Any], *, enumerated: bool = True) -> dict[str, Site]:
+    """The sites of a trace, in program order; refuses what no method can treat.
+
+    Parameters
+    ----------
+    trace : mapping
+        A trace.
+    enumerated : bool
+        Whether discrete latent sites are to be summed out.
+    """
     sites: dict[str, Site] = {}
     for name, site in trace.items():
         if site["type"] == "plate":
             size, subsample = site["args"]
             if subsample is not None and subsample < size:
                 raise UnsupportedModelError(
-                    f"plate '{name}' takes a subsample ({subsample} of {size}); no exact method "
-                    "treats subsampled likelihoods: leave subsample_size out"
+                    f"plate '{name}' takes a subsample ({subsample} of {size}), which only "
+                    "HMCECS in bayes.NumPyroKernel treats: use that, or leave subsample_size out"
                 )
         if site["type"] in ("param", "mutable"):
             raise UnsupportedModelError(
@@ -170,7 +99,7 @@ def read_sites(trace: Mapping[str, Any]) -> dict[str, Site]:
             "" if kind == "factor" else str(fn.support),
             plates,
         )
-    if any(site.kind == "discrete" for site in sites.values()):
+    if enumerated and any(site.kind == "discrete" for site in sites.values()):
         _require_plates(trace, sites)
     return sites
 

@@ -13,57 +13,24 @@ compilation on both sides, with bayes' persistent compilation cache off.
 from __future__ import annotations
 
 import argparse
-import importlib.util
 import os
 import pathlib
-import sys
 import time
 import warnings
 from types import ModuleType
 
 import jax
 import numpy as np
-import xarray as xr
+from judging import against_references, convergence, is_right, load_harness
 from numpyro.infer import MCMC, NUTS
 
 import bayes
-from bayes.diagnostics.convergence import convergence
-
-MAX_Z, MAX_SD, MAX_RHAT, MIN_ESS = 4.0, 0.10, 1.01, 400
-
-
-def load_harness(folder: pathlib.Path) -> ModuleType:
-    """Import the folder's checker."""
-    spec = importlib.util.spec_from_file_location("harness", folder / "harness.py")
-    if spec is None or spec.loader is None or not (folder / "harness.py").exists():
-        sys.exit(f"{folder} has no harness.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 def judge(harness: ModuleType, name: str, draws: dict[str, np.ndarray]) -> tuple[dict, bool]:
     """The figures of a fit, and whether it is right."""
-    report = harness.check(name, draws)
-    groups = {
-        k: (("chain", "draw", *(f"{k}{i}" for i in range(v.ndim - 2))), v) for k, v in draws.items()
-    }
-    found = convergence(xr.Dataset(groups), None)
-    figures = {
-        "p": report["n_params"],
-        "z": report["max_abs_z"],
-        "sd": report["max_rel_sd_err"],
-        "rhat": found.worst_rhat[0],
-        "bulk": found.worst_bulk[0],
-        "tail": found.worst_tail[0],
-    }
-    right = (
-        figures["z"] <= MAX_Z
-        and figures["sd"] <= MAX_SD
-        and figures["rhat"] < MAX_RHAT
-        and min(figures["bulk"], figures["tail"]) >= MIN_ESS
-    )
-    return figures, right
+    figures = {**against_references(harness, name, draws), **convergence(draws)}
+    return figures, bool(is_right(figures))
 
 
 def show(name: str, figures: dict, stats: dict, seconds: float, tail: str) -> None:

@@ -9,7 +9,7 @@ from numpyro import handlers
 
 import bayes
 
-METHOD = bayes.NUTS(chains=2, warmup=200, draws=1000)
+METHOD = bayes.NUTS(chains=2, warmup=200, draws=6000)
 
 pytestmark = pytest.mark.filterwarnings("ignore::bayes.ConvergenceWarning")
 
@@ -56,7 +56,12 @@ def exact_loo(y):
 
 
 def test_loo_is_the_exact_one(flat, data):
-    """The Monte Carlo error of the sum, bounded by that of the log likelihoods, is below 0.05."""
+    """Within 4.5 Monte Carlo errors.
+
+    To first order the sum depends on the draws by way of their variance, with a derivative of half
+    the residual sum of squares, 60; the variance 1/30 is known to a share of sqrt(2 / ESS), with an
+    ESS of some 4 000 draws: 0.045.
+    """
     found = flat.loo()
     assert found.elpd == pytest.approx(exact_loo(data[1]), abs=0.2)
     assert "log_likelihood" in flat.data.children

@@ -1,17 +1,21 @@
 """Metrics from draws and gradients."""
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from bayes.inference.enough import add_draws, empty_batches, has_enough
 from bayes.inference.metric import (
-    choose_factor,
-    dense_factor,
-    diagonal_factor,
-    to_position,
-    to_whitened,
+    dense_metric,
+    diagonal_metric,
+    difficulty,
+    estimate_metric,
+    identity_metric,
+    low_rank_metric,
+    pull,
+    push,
 )
-from bayes.inference.warmup import far_chains, stages
+from bayes.precision import double_precision
 
 
 def gaussian(rng, d, n, condition):
@@ -22,11 +26,28 @@ def gaussian(rng, d, n, condition):
     return x, -np.linalg.solve(covariance, x.T).T, covariance
 
 
+def factor_of(metric):
+    """F as a matrix, by what the sampler does with it."""
+    with double_precision():
+        d = len(metric.scale)
+        return np.asarray(jax.vmap(lambda r: push(metric, r), out_axes=1)(jnp.eye(d)))
+
+
+def stretched(rng, d, n, directions, factor):
+    """A Gaussian with independent scales, but for some directions a factor longer."""
+    basis = np.linalg.qr(rng.normal(size=(d, directions)))[0]
+    scales = np.exp(rng.normal(size=d))
+    x = rng.normal(size=(n, d))
+    x = (x + (x @ basis) @ basis.T * (factor - 1)) * scales
+    z = x / scales
+    g = -(z + (z @ basis) @ basis.T * (factor**-2 - 1)) / scales
+    return x, g
+
+
 def test_the_dense_metric_of_a_gaussian_is_nearly_exact_from_few_draws(rng):
     """The Fisher divergence vanishes with any d + 1 draws, but for the ridge worth one draw."""
     x, g, covariance = gaussian(rng, d=10, n=60, condition=1e4)
-    factor = dense_factor(x, g)
-    whitened = np.linalg.solve(factor, np.linalg.cholesky(covariance))
+    whitened = np.linalg.solve(factor_of(dense_metric(x, g)), np.linalg.cholesky(covariance))
     values = np.linalg.svd(whitened, compute_uv=False)
     assert values.max() / values.min() < 1.5
 
@@ -34,77 +55,53 @@ def test_the_dense_metric_of_a_gaussian_is_nearly_exact_from_few_draws(rng):
 def test_the_diagonal_metric_of_independent_scales_is_exact(rng):
     scales = np.logspace(-5, 5, 11)
     x = rng.normal(size=(40, 11)) * scales
-    np.testing.assert_allclose(diagonal_factor(x, -x / scales**2), scales, rtol=1e-10)
+    metric = diagonal_metric(x, -x / scales**2)
+    np.testing.assert_allclose(metric.scale, scales, rtol=1e-10)
+    assert metric.kind == "diagonal"
 
 
-def test_auto_is_dense_where_it_pays_and_diagonal_where_it_does_not(rng):
+def test_the_low_rank_metric_finds_the_directions_that_matter(rng):
+    x, g = stretched(rng, d=300, n=120, directions=3, factor=50.0)
+    plain, metric = diagonal_metric(x, g, full=False), low_rank_metric(x, g)
+    assert metric.kind == "low_rank"
+    assert difficulty(metric, x, g) < 0.1 * difficulty(plain, x, g)
+    assert np.count_nonzero(metric.stretch > 5.0) == 3
+    np.testing.assert_allclose(
+        metric.matrix.T @ metric.matrix @ metric.stretch, metric.stretch, atol=1e-9
+    )
+
+
+def test_a_gaussian_without_structure_needs_no_directions(rng):
+    scales = np.logspace(-1, 1, 300)
+    x = rng.normal(size=(120, 300)) * scales
+    assert low_rank_metric(x, -x / scales**2).kind == "diagonal"
+
+
+def test_auto_has_structure_where_it_pays_and_none_where_it_does_not(rng):
     x, g, _ = gaussian(rng, d=20, n=800, condition=1e3)
-    assert choose_factor(x, g).ndim == 2
+    assert estimate_metric("auto", x, g, full=True).kind == "dense"
     x = rng.normal(size=(800, 20)) * np.logspace(-2, 2, 20)
-    assert choose_factor(x, -x / np.logspace(-2, 2, 20) ** 2).ndim == 1
-    assert choose_factor(x[:30], x[:30]).ndim == 1
+    g = -x / np.logspace(-2, 2, 20) ** 2
+    assert estimate_metric("auto", x, g, full=True).kind == "diagonal"
+    assert estimate_metric("auto", x[:12], g[:12], full=True).kind == "diagonal"
+    x, g = stretched(rng, d=300, n=120, directions=2, factor=30.0)
+    assert estimate_metric("auto", x, g, full=False).kind == "low_rank"
 
 
-@pytest.mark.parametrize("kind", ["diagonal", "dense"])
-def test_whitening_and_back(rng, kind):
-    x, g, _ = gaussian(rng, d=5, n=50, condition=100)
-    factor = diagonal_factor(x, g) if kind == "diagonal" else dense_factor(x, g)
-    np.testing.assert_allclose(to_position(factor, to_whitened(factor, x)), x, rtol=1e-9)
+@pytest.mark.parametrize("kind", ["diagonal", "dense", "low_rank"])
+@pytest.mark.parametrize("d", [5, 50])
+def test_pull_is_the_transpose_of_push(rng, kind, d):
+    x, g, _ = gaussian(rng, d=d, n=200, condition=100)
+    metric = estimate_metric(kind, x, g, full=kind != "low_rank")
+    factor = factor_of(metric)
+    with double_precision():
+        back = np.asarray(jax.vmap(lambda v: pull(metric, v), out_axes=1)(jnp.eye(d)))
+    np.testing.assert_allclose(back, factor.T, atol=1e-12 * np.abs(factor).max())
 
 
-@pytest.mark.parametrize("warmup", [1, 2, 7, 40, 100, 333, 1000, 5000])
-def test_the_stages_of_a_warm_up(warmup):
-    schedule = stages(warmup, 10, 8)
-    names = [s.name for s in schedule]
-    assert names[-3:] == ["settle", "trial", "sample"]
-    assert set(names[:-3]) == {"adapt"}
-    assert warmup <= sum(s.length for s in schedule[:-1]) <= max(warmup, 2)
-    assert all(s.depth <= 8 for s in schedule)
-
-
-def test_a_chain_without_mass_is_far_and_a_narrow_mode_is_not(rng):
-    d, n = 4, 200
-    positions = rng.normal(size=(4, n, d))
-    density = -0.5 * (positions**2).sum(axis=2)
-    far = density.copy()
-    far[2] -= 500.0
-    assert far_chains(far, positions).tolist() == [False, False, True, False]
-    assert not far_chains(density, positions).any()
-    # A mode a hundred times narrower with as much mass: its density is higher by d log 100.
-    narrow, dense = positions.copy(), density.copy()
-    narrow[0] *= 0.01
-    dense[0] += d * np.log(100.0)
-    assert not far_chains(dense, narrow).any()
-
-
-def autoregression(rng, rho, draws, chains=4):
-    """Draws whose effective sample size is (1 - rho) / (1 + rho) of their number."""
-    x = np.empty((chains, draws, 1))
-    x[:, 0] = rng.normal(size=(chains, 1))
-    noise = np.sqrt(1 - rho**2) * rng.normal(size=(chains, draws, 1))
-    for t in range(1, draws):
-        x[:, t] = rho * x[:, t - 1] + noise[:, t]
-    return x
-
-
-@pytest.mark.parametrize(("rho", "enough"), [(0.0, True), (0.6, True), (0.9, False), (0.97, False)])
-def test_batch_means_know_whether_there_are_enough_draws(rng, rho, enough):
-    """4000 draws have an effective size of 4000, 1000, 210 and 60; the rule asks for 500."""
-    x = autoregression(rng, rho, 1000)
-    assert has_enough(add_draws(empty_batches(4, 1), x)) is enough
-
-
-def test_batches_do_not_depend_on_how_draws_come(rng):
-    x = autoregression(rng, 0.5, 333)
-    whole = add_draws(empty_batches(4, 1), x)
-    parts = empty_batches(4, 1)
-    for begin, end in ((0, 7), (7, 7), (7, 150), (150, 333)):
-        parts = add_draws(parts, x[:, begin:end])
-    for name, value in whole.items():
-        np.testing.assert_allclose(parts[name], value, rtol=1e-12)
-
-
-def test_chains_in_two_modes_never_have_enough(rng):
-    x = autoregression(rng, 0.0, 1000)
-    x[2:] += 5.0
-    assert not has_enough(add_draws(empty_batches(4, 1), x))
+def test_room_for_a_matrix_up_to_some_hundred_dimensions():
+    assert identity_metric(256).full
+    assert not identity_metric(257).full
+    assert identity_metric(300, kind="dense").full
+    assert not identity_metric(10, kind="low_rank").full
+    np.testing.assert_array_equal(factor_of(identity_metric(7)), np.eye(7))

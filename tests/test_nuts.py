@@ -159,10 +159,10 @@ def test_init_to_value_is_honoured():
     with pytest.warns(bayes.ConvergenceWarning):
         post = bayes.fit(normal_mean, {"n": 2, "y": [0.0, 1.0]}, method)
     assert "init_to_value" in post.method.settings["init_strategy"]
-    starts, _ = bayes.inference.starts.find_starts(
+    starts = bayes.inference.starts.find_starts(
         post.problem, jax.random.key(0), 2, 3, method.init_strategy
     )
-    np.testing.assert_allclose(starts, value)
+    np.testing.assert_allclose(starts.positions, value)
 
 
 def test_max_tree_depth_bounds_the_leapfrogs():
@@ -194,9 +194,14 @@ def test_target_accept_is_met():
         ({"warmup": 0}, "warmup"),
         ({"chains": 2.5}, "whole number"),
         ({"target_accept": 1.0}, "target_accept"),
-        ({"metric": "round"}, "auto, diagonal, dense"),
+        ({"metric": "round"}, "auto, diagonal, low_rank, dense"),
         ({"step_size": -1.0}, "step_size"),
         ({"max_tree_depth": 0}, "max_tree_depth"),
+        ({"target_ess": 0}, "target_ess"),
+        ({"max_draws": 0}, "max_draws"),
+        ({"thin": 0}, "thin"),
+        ({"keep": "mu"}, "keep must name sites"),
+        ({"keep": ()}, "keep must name sites"),
     ],
 )
 def test_senseless_settings_are_refused(unchecked, settings, words):
@@ -221,18 +226,68 @@ def test_the_verdict_on_a_funnel_advises_to_non_centre():
 
 
 def slow(y=None):
-    """A narrow bow: a thousand draws a chain are not enough."""
+    """Two ridges with a bridge of low density: it is crossed rarely."""
     x = numpyro.sample("x", dist.Normal(0, 3))
     numpyro.sample("z", dist.Normal(0, 3))
-    numpyro.factor("bow", -50 * (x**2 - 4) ** 2 / 16)
+    numpyro.factor("ridges", -0.3 * (x**2 - 4) ** 2)
 
 
 def test_draws_are_taken_until_there_are_enough():
-    short = bayes.fit(normal_mean, {"n": 5, "y": np.arange(5.0)}, bayes.NUTS(warmup=300), seed=1)
-    assert short.data["posterior"].sizes["draw"] == 1000
+    data = {"n": 5, "y": np.arange(5.0)}
+    short = bayes.fit(normal_mean, data, bayes.NUTS(warmup=300), seed=1)
+    assert short.diagnostics.ok
+    assert short.data["posterior"].sizes["draw"] < 1000
+    more = bayes.fit(normal_mean, data, bayes.NUTS(warmup=300, target_ess=3000), seed=1)
+    assert more.diagnostics["ess_bulk"].value >= 3000
+    assert more.diagnostics["ess_tail"].value >= 3000
+    long = bayes.fit(slow, {}, bayes.NUTS(warmup=300, target_accept=0.8), seed=1)
+    assert long.diagnostics.ok
+    assert long.data["posterior"].sizes["draw"] > 1.5 * short.data["posterior"].sizes["draw"]
+    method = bayes.NUTS(warmup=300, target_accept=0.8, max_draws=300)
     with pytest.warns(bayes.ConvergenceWarning):
-        long = bayes.fit(slow, {}, bayes.NUTS(warmup=300, target_accept=0.8), seed=1)
-    assert long.data["posterior"].sizes["draw"] == 4000
+        cut = bayes.fit(slow, {}, method, seed=1)
+    assert cut.data["posterior"].sizes["draw"] == 300
+
+
+def test_the_warm_up_ends_by_itself_and_lasts_as_long_as_it_has_to(rng):
+    easy = bayes.fit(normal_mean, {"n": 5, "y": np.arange(5.0)}, bayes.NUTS(), seed=1)
+    assert 100 < easy.method.info["warmup"] < 300
+    # So many correlations that the first windows cannot tell them from noise.
+    d = 110
+    x = rng.normal(size=(200, d)) + 5.0 * rng.normal(size=(200, 1))
+    data = {"x": x, "prior_sd": np.ones(d), "y": rng.normal(size=200)}
+    hard = bayes.fit(known_noise, data, bayes.NUTS(), seed=1)
+    assert hard.diagnostics.ok
+    assert hard.method.info["metric"] == "dense"
+    assert easy.method.info["warmup"] < hard.method.info["warmup"] <= 1000
+
+
+def test_thinned_draws_are_those_of_the_whole_run():
+    data = {"n": 5, "y": np.arange(5.0)}
+    settings = {"chains": 2, "warmup": 100, "target_accept": 0.8}
+    with pytest.warns(bayes.ConvergenceWarning):
+        whole = bayes.fit(normal_mean, data, bayes.NUTS(**settings, draws=120))
+    with pytest.warns(bayes.ConvergenceWarning):
+        thin = bayes.fit(normal_mean, data, bayes.NUTS(**settings, draws=40, thin=3))
+    np.testing.assert_array_equal(thin.draws("mu"), whole.draws("mu").values[:, 2::3])
+    stat = "n_steps"
+    np.testing.assert_array_equal(
+        thin.data["sample_stats"][stat], whole.data["sample_stats"][stat].values[:, 2::3]
+    )
+
+
+def test_only_the_sites_to_keep_are_kept():
+    method = bayes.NUTS(keep=["mu", "tau"])
+    post = bayes.fit(schools, SCHOOLS_DATA, method, reparam="auto", seed=2)
+    assert set(post.data["posterior"].data_vars) == {"mu", "tau"}
+    assert post.diagnostics.ok
+    whole = bayes.fit(schools, SCHOOLS_DATA, bayes.NUTS(), reparam="auto", seed=2)
+    n = min(post.draws("mu").shape[1], whole.draws("mu").shape[1])
+    np.testing.assert_array_equal(post.draws("mu")[:, :n], whole.draws("mu")[:, :n])
+    with pytest.raises(bayes.ModelError, match="theta"):
+        post.predict()
+    with pytest.raises(bayes.SettingsError, match="the sites are mu, tau, theta"):
+        bayes.fit(schools, SCHOOLS_DATA, bayes.NUTS(keep=["nu"]))
 
 
 def far_start(y=None):

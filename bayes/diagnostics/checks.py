@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Collection, Mapping
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import xarray as xr
 
-from bayes.diagnostics.convergence import (
-    LOG_DENSITY,
-    Convergence,
-    constant_elements,
-    convergence,
-    separate_groups,
-)
+from bayes.diagnostics.convergence import Convergence, convergence, separate_groups
+
+if TYPE_CHECKING:
+    import xarray as xr
 
 __all__ = ["Check", "Diagnostics", "assess", "diagnose"]
 
@@ -115,11 +111,19 @@ class Diagnostics:
         return cls(checks, values["interrupted"], tuple(values["notes"]))
 
 
-def assess(tree: xr.DataTree) -> Convergence:
-    """Convergence of the draws of a tree, and of their log density where it is there."""
+def assess(tree: xr.DataTree, sampled: Collection[str] | None = None) -> Convergence:
+    """Convergence of the draws of a tree, and of their log density where it is there.
+
+    Parameters
+    ----------
+    tree : xarray.DataTree
+        Groups posterior and sample_stats.
+    sampled : collection of str, optional
+        Names of the sampled sites, whose standard deviations are judged; all by default.
+    """
     stats = tree["sample_stats"].to_dataset()
     lp = stats["lp"].values if "lp" in stats else None
-    return convergence(tree["posterior"].to_dataset(), lp)
+    return convergence(tree["posterior"].to_dataset(), lp, sampled)
 
 
 def diagnose(
@@ -150,15 +154,14 @@ def diagnose(
     -------
     Diagnostics
     """
-    posterior = tree["posterior"].to_dataset()
     stats = tree["sample_stats"].to_dataset()
-    chains = posterior.sizes["chain"]
+    chains = tree["posterior"].sizes["chain"]
     lp = stats["lp"].values if "lp" in stats else None
-    found = assess(tree) if found is None else found
+    found = assess(tree, info.get("sampled")) if found is None else found
     checks = [_chains(chains), _finite(info), *_convergence_checks(found, chains, centred)]
     if lp is not None and chains > 1:
         checks.append(_agreement(lp, found, info))
-    checks.append(_spread_error(posterior, found, info))
+    checks.append(_spread_error(found))
     checks += _dynamics(stats, info, centred)
     if info.get("frozen"):
         names = ", ".join(info["frozen"])
@@ -166,9 +169,8 @@ def diagnose(
             Check("data", 0.0, 0.0, False, f"observed {names} has no variance: its scale goes to 0")
         )
     notes = list(info.get("notes", ()))
-    skipped = sum(constant_elements(v.values).sum() for v in posterior.data_vars.values())
-    if skipped:
-        notes.append(f"{skipped} elements are constant by construction and are not assessed")
+    if found.constant:
+        notes.append(f"{found.constant} elements are constant by construction and are not assessed")
     return Diagnostics(tuple(checks), interrupted, tuple(notes))
 
 
@@ -241,18 +243,12 @@ def _agreement(lp: np.ndarray, found: Convergence, info: Mapping[str, Any]) -> C
     )
 
 
-def _spread_error(posterior: xr.Dataset, found: Convergence, info: Mapping[str, Any]) -> Check:
+def _spread_error(found: Convergence) -> Check:
     """Whether standard deviations are settled: with heavy tails they are not, whatever R-hat says.
 
     Only sampled sites are judged: a derived quantity, such as a ratio, may have no variance at all.
     """
-    sampled = info.get("sampled")
-    judged = [
-        i
-        for i, name in enumerate(found.names)
-        if name != LOG_DENSITY and (sampled is None or name.partition("[")[0] in sampled)
-    ]
-    value, worst = found.spread_error(judged)
+    value, worst = found.worst_spread
     passed = bool(np.isfinite(value) and value <= SPREAD_ERROR)
     advice = (
         ""

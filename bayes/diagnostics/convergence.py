@@ -4,11 +4,17 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-from typing import Any
+from collections.abc import Collection
+from typing import TYPE_CHECKING
 
 import numpy as np
-import xarray as xr
-from jaxtyping import Float
+from jaxtyping import Bool, Float
+
+from bayes.diagnostics.ranks import rank_statistics
+from bayes.diagnostics.spread import spread_errors
+
+if TYPE_CHECKING:
+    import xarray as xr
 
 __all__ = ["LOG_DENSITY", "Convergence", "constant_elements", "convergence", "separate_groups"]
 
@@ -28,6 +34,10 @@ class Convergence:
         The assessed draws.
     rhat, bulk, tail : array of shape (element,)
         Rank-normalised split R-hat, bulk and tail effective sample size (Vehtari et al. 2021).
+    spread : array of shape (element,)
+        Relative Monte Carlo error of the standard deviation; -inf where it is not judged.
+    constant : int
+        Number of elements that are constant by construction, which are not assessed.
     """
 
     names: list[str]
@@ -35,6 +45,8 @@ class Convergence:
     rhat: np.ndarray
     bulk: np.ndarray
     tail: np.ndarray
+    spread: np.ndarray
+    constant: int
 
     @property
     def draws(self) -> int:
@@ -56,29 +68,12 @@ class Convergence:
         """Smallest tail effective sample size and whose it is."""
         return self._worst(self.tail, largest=False)
 
-    def spread_error(self, judged: list[int]) -> tuple[float, str]:
-        """Largest relative Monte Carlo error of a standard deviation, and whose it is.
-
-        With q = (x - mean)^2, the error is sd(q) / (2 mean(q) sqrt(ESS(q))).
-
-        Parameters
-        ----------
-        judged : list of int
-            Elements to judge.
-        """
-        from arviz_stats.base import array_stats
-
-        values = self.values[..., judged]
-        if values.shape[1] < 4 or not judged:
+    @property
+    def worst_spread(self) -> tuple[float, str]:
+        """Largest relative error of a standard deviation that is judged, and whose it is."""
+        if np.all(self.spread == -np.inf):
             return float("nan"), "nothing"
-        with np.errstate(all="ignore"):
-            squares = (values - values.mean(axis=(0, 1))) ** 2
-            squares = np.where(np.isfinite(squares), squares, 0.0)
-            ess = array_stats.ess(squares, method="mean", chain_axis=0, draw_axis=1)
-            error = squares.std(axis=(0, 1)) / (2 * squares.mean(axis=(0, 1)) * np.sqrt(ess))
-        error = np.where(np.isfinite(values).all(axis=(0, 1)), error, np.inf)
-        place = int(np.argmax(np.where(np.isnan(error), np.inf, error)))
-        return float(error[place]), self.names[judged[place]]
+        return self._worst(self.spread, largest=True)
 
     def _worst(self, values: np.ndarray, *, largest: bool) -> tuple[float, str]:
         if not len(values):
@@ -88,16 +83,24 @@ class Convergence:
         return float(values[place]), self.names[place]
 
 
-def constant_elements(values: np.ndarray) -> np.ndarray:
+def constant_elements(values: np.ndarray) -> Bool[np.ndarray, " element"]:
     """Elements with one and the same value in all chains: constant by construction.
 
     A chain that does not move while others have other values is not among them.
     """
     flat = values.reshape(*values.shape[:2], -1)
-    return np.all(flat == flat[:1, :1], axis=(0, 1)) & (flat.shape[0] * flat.shape[1] > 1)
+    if flat.shape[0] * flat.shape[1] < 2:
+        return np.zeros(flat.shape[2], dtype=bool)
+    # Most elements differ between their first draw and their last: the rest is soon looked at.
+    found = flat[0, 0] == flat[-1, -1]
+    if found.any():
+        found[found] = np.all(flat[..., found] == flat[0, 0, found], axis=(0, 1))
+    return found
 
 
-def convergence(posterior: xr.Dataset, lp: np.ndarray | None) -> Convergence:
+def convergence(
+    posterior: xr.Dataset, lp: np.ndarray | None, sampled: Collection[str] | None = None
+) -> Convergence:
     """Assess every element of a posterior, and its log density.
 
     Parameters
@@ -106,47 +109,77 @@ def convergence(posterior: xr.Dataset, lp: np.ndarray | None) -> Convergence:
         Variables of dims (chain, draw, ...).
     lp : array of shape (chain, draw), optional
         Log density, which shows chains in different modes.
+    sampled : collection of str, optional
+        Variables whose standard deviations are judged; all by default. A derived quantity, such as
+        a ratio, may have no variance at all.
 
     Returns
     -------
     Convergence
     """
-    from arviz_stats.base import array_stats
-
-    names: list[str] = []
-    blocks: list[np.ndarray] = []
-    for name, variable in posterior.data_vars.items():
-        values = variable.transpose("chain", "draw", ...).values
-        shape = values.shape[2:]
-        kept = ~constant_elements(values)
-        labels = [
-            f"{name}[{','.join(map(str, index))}]" if index else str(name)
-            for index in itertools.product(*map(range, shape))
-        ]
-        names += [label for label, keep in zip(labels, kept, strict=True) if keep]
-        blocks.append(values.reshape(*values.shape[:2], -1)[..., kept])
+    sites = {
+        str(name): variable.transpose("chain", "draw", ...).values
+        for name, variable in posterior.data_vars.items()
+    }
+    kept = {name: ~constant_elements(values) for name, values in sites.items()}
+    names = [label for name in sites for label in _labels(name, sites[name].shape[2:], kept[name])]
+    sizes = [int(mask.sum()) for mask in kept.values()]
+    constant = sum(len(mask) for mask in kept.values()) - len(names)
+    chains, draws = posterior.sizes["chain"], posterior.sizes["draw"]
+    # Draws of an element lie together in memory, and what is computed of them reads them in order.
+    rows = np.empty((len(names) + (lp is not None), chains, draws))
+    for name, start, size in zip(sites, np.cumsum([0, *sizes]), sizes, strict=False):
+        elements = np.moveaxis(sites[name].reshape(chains, draws, -1), 2, 0)
+        rows[start : start + size] = elements if kept[name].all() else elements[kept[name]]
+    values = np.moveaxis(rows, 0, 2)
+    judged = np.repeat([sampled is None or name in sampled for name in sites], sizes)
+    spread = np.full(len(rows), -np.inf)
     if lp is not None:
         names.append(LOG_DENSITY)
-        blocks.append(lp[..., None])
-    values = np.concatenate(blocks, axis=2).astype(float)
-    empty = np.full(values.shape[2], np.nan)
-    if values.shape[1] < 4:
-        return Convergence(names, values, empty, empty, empty)
-    infinite = ~np.isfinite(values).all(axis=(0, 1))
-    finite = np.where(infinite, 0.0, values)
-    with np.errstate(all="ignore"):
-        axes: dict[str, Any] = {"chain_axis": 0, "draw_axis": 1}
-        rhat = empty if values.shape[0] < 2 else array_stats.rhat(finite, **axes)
-        bulk = array_stats.ess(finite, method="bulk", **axes)
-        tail = array_stats.ess(finite, method="tail", prob=(0.05, 0.95), **axes)
+        rows[-1] = lp
+    if draws < 4:
+        empty = np.full(len(rows), np.nan)
+        return Convergence(names, values, empty, empty, empty, spread, constant)
+    with np.errstate(invalid="ignore"):
+        lowest, highest = rows.min(axis=2), rows.max(axis=2)
+    infinite = ~(np.isfinite(lowest) & np.isfinite(highest)).all(axis=1)
+    found = rank_statistics(values)
     # A chain that does not move is stuck, however smooth the others are.
-    bad = infinite | (np.ptp(finite, axis=1).min(axis=0) == 0)
-    rhat = np.where(bad, np.inf, rhat) if values.shape[0] > 1 else rhat
-    bulk, tail = np.where(bad, 0.0, bulk), np.where(bad, 0.0, tail)
+    bad = infinite | _stuck(rows, lowest == highest)
+    rhat = np.where(bad, np.inf, found.rhat) if chains > 1 else found.rhat
+    bulk, tail = np.where(bad, 0.0, found.bulk), np.where(bad, 0.0, found.tail)
+    places = np.flatnonzero(judged)
+    everything = values[..., : len(judged)]
+    spread[places] = spread_errors(everything if judged.all() else everything[..., judged])
+    spread[places[infinite[places]]] = np.inf
     if lp is not None:
         # The log density shows chains in different modes; nobody needs its mean.
         bulk[-1] = tail[-1] = np.inf
-    return Convergence(names, values, np.asarray(rhat), np.asarray(bulk), np.asarray(tail))
+    return Convergence(names, values, rhat, bulk, tail, spread, constant)
+
+
+def _stuck(
+    rows: Float[np.ndarray, "element chain draw"], still: Bool[np.ndarray, "element chain"]
+) -> Bool[np.ndarray, " element"]:
+    """Elements with a chain that does not move.
+
+    One that has, all the while, the value that the moving chains mostly have is not stuck: a
+    discrete site's other values are rare.
+    """
+    found = still.any(axis=1)
+    for place in np.flatnonzero(found & ~still.all(axis=1)):
+        resting, moving = rows[place, still[place]], rows[place, ~still[place]]
+        usual = resting[0, 0]
+        found[place] = bool((resting[:, 0] != usual).any() or (moving == usual).mean() <= 0.5)
+    return found
+
+
+def _labels(name: str, shape: tuple[int, ...], kept: np.ndarray) -> list[str]:
+    """Names of the elements of a site that are kept, such as ``theta[3]``."""
+    if not shape:
+        return [name] if kept[0] else []
+    indices = itertools.compress(itertools.product(*map(range, shape)), kept)
+    return [f"{name}[{','.join(map(str, index))}]" for index in indices]
 
 
 def separate_groups(found: Convergence) -> tuple[list[list[int]], str]:

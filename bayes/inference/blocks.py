@@ -1,79 +1,81 @@
-"""Compiled work of one chain: a block of iterations, and the entry into new coordinates."""
+"""Compiled work of one chain: a block of iterations with one metric."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array
-from numpyro.infer.hmc_util import (
-    dual_averaging,
-    euclidean_kinetic_energy,
-    find_reasonable_step_size,
-)
+import numpy as np
+from jaxtyping import Array, Float, UInt64
+from numpyro.infer.hmc_util import dual_averaging
 
+from bayes.inference.metric import Metric
 from bayes.inference.transitions import Point
 
-__all__ = ["block_function", "restart_function"]
+__all__ = ["Adaptation", "Orders", "block_function"]
 
 
-def _whitened(log_density: Callable, factor: Array, arrays: Any) -> Callable:
-    def potential(z: Array) -> Array:
-        return -log_density(factor * z if factor.ndim == 1 else factor @ z, arrays)
+class Adaptation(NamedTuple):
+    """Step size and the state of its dual averaging (Nesterov 2009)."""
 
-    return potential
-
-
-def restart_function(log_density: Callable) -> Callable:
-    """A function that evaluates a chain's new coordinates and finds a first step size there."""
-
-    def restart(z: Array, factor: Array, step: Array, key: Array, arrays: Any) -> tuple:
-        potential = _whitened(log_density, factor, arrays)
-        value, gradient = jax.value_and_grad(potential)(z)
-        # A first step that a steep gradient turns into a leap may end where a solver never does.
-        step = jnp.minimum(step, 1.0 / jnp.sqrt(jnp.maximum(jnp.linalg.norm(gradient), 1e-300)))
-        found = find_reasonable_step_size(
-            potential,
-            euclidean_kinetic_energy,
-            lambda x, _, k: jax.random.normal(k, x.shape, x.dtype),
-            step,
-            jnp.ones_like(z),
-            (z, None, value, gradient),
-            key,
-        )
-        return value, gradient, found
-
-    return restart
+    log_step: Float[Array, ""]
+    averaging: Float[Array, 5]
 
 
-def block_function(log_density: Callable, transition: Callable, size: int) -> Callable:
-    """A function that runs up to ``size`` iterations of one chain.
+class Orders(NamedTuple):
+    """What a block is to do.
 
-    The randomness of an iteration comes from its number alone, so that the draws do not depend on
-    how iterations are cut into blocks.
+    Parameters
+    ----------
+    momenta : array of shape (size, d)
+        A standard normal momentum for each iteration.
+    seeds : array of shape (size,)
+        The seed of each iteration's trajectory.
+    count : int
+        Iterations, at most ``size``.
+    adapt : bool
+        Whether the step size adapts.
+    target : float
+        Acceptance that it aims at.
+    depth : int
+        Deepest tree.
+    """
+
+    momenta: Float[Array | np.ndarray, "size d"]
+    seeds: UInt64[Array | np.ndarray, " size"]
+    count: Array | np.ndarray
+    adapt: Array | np.ndarray
+    target: Array | np.ndarray
+    depth: Array | np.ndarray
+
+
+def block_function(density: Callable, transition: Callable) -> Callable:
+    """A function that runs a block of iterations of one chain.
+
+    Parameters
+    ----------
+    density : callable
+        Log density and gradient at ``(position, prepared data)``.
+    transition : callable
+        Of ``(density, metric, point, momentum, seed, step size, depth)``.
+
+    Returns
+    -------
+    callable
+        Of ``(point, adaptation, orders, metric, prepared data)``; gives the point and adaptation
+        that follow, and a row of every quantity for each iteration.
     """
     _, update = dual_averaging()
 
     def block(
-        point: Point,
-        log_step: Array,
-        averaging: Array,
-        key: Array,
-        first: Array,
-        count: Array,
-        adapt: Array,
-        target: Array,
-        depth: Array,
-        factor: Array,
-        arrays: Any,
-    ) -> tuple:
-        potential = _whitened(log_density, factor, arrays)
-        dimension = point.z.shape[0]
+        point: Point, adaptation: Adaptation, orders: Orders, metric: Metric, prepared: Any
+    ) -> tuple[Point, Adaptation, dict[str, Array]]:
+        size, dimension = orders.momenta.shape
         buffers = {
             "position": jnp.zeros((size, dimension)),
-            "whitened_gradient": jnp.zeros((size, dimension)),
+            "gradient": jnp.zeros((size, dimension)),
             "lp": jnp.zeros(size),
             "energy": jnp.zeros(size),
             "acceptance_rate": jnp.zeros(size),
@@ -83,27 +85,35 @@ def block_function(log_density: Callable, transition: Callable, size: int) -> Ca
         }
 
         def body(i: Array, loop: tuple) -> tuple:
-            point, log_step, averaging, buffers = loop
+            point, adaptation, buffers = loop
             new, report = transition(
-                potential, jax.random.fold_in(key, first + i), point, jnp.exp(log_step), depth
+                lambda x: density(x, prepared),
+                metric,
+                point,
+                orders.momenta[i],
+                orders.seeds[i],
+                jnp.exp(adaptation.log_step),
+                orders.depth,
             )
-            next_averaging = jnp.stack(update(target - report.acceptance, tuple(averaging)))
-            averaging = jnp.where(adapt, next_averaging, averaging)
-            log_step = jnp.where(adapt, next_averaging[0], log_step)
+            averaging = jnp.stack(
+                update(orders.target - report.acceptance, tuple(adaptation.averaging))
+            )
+            following = Adaptation(
+                jnp.where(orders.adapt, averaging[0], adaptation.log_step),
+                jnp.where(orders.adapt, averaging, adaptation.averaging),
+            )
             row = {
-                "position": factor * new.z if factor.ndim == 1 else factor @ new.z,
-                "whitened_gradient": -new.gradient,
-                "lp": -new.potential,
+                "position": new.x,
+                "gradient": new.gradient,
+                "lp": new.lp,
                 "energy": report.energy,
                 "acceptance_rate": report.acceptance,
                 "n_steps": report.leapfrogs,
                 "tree_depth": report.depth,
                 "diverging": report.diverging,
             }
-            buffers = {k: b.at[i].set(row[k]) for k, b in buffers.items()}
-            return new, log_step, averaging, buffers
+            return new, following, {k: b.at[i].set(row[k]) for k, b in buffers.items()}
 
-        loop = jax.lax.fori_loop(0, count, body, (point, log_step, averaging, buffers))
-        return loop[:3], loop[3]
+        return jax.lax.fori_loop(0, orders.count, body, (point, adaptation, buffers))
 
     return block

@@ -5,33 +5,88 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
-from bayes.inference.blocks import block_function, restart_function
+from bayes.inference.blocks import Adaptation, Orders, block_function
+from bayes.inference.metric import Metric
+from bayes.inference.randomness import momenta, trajectory_seeds
 from bayes.inference.transitions import Point
 from bayes.precision import double_precision
 from bayes.problem import Problem
 
-__all__ = ["enter_coordinates", "run_block"]
+__all__ = ["compile_block", "run_block"]
 
 BLOCK_SECONDS = 0.5
 """What a block is meant to take: Ctrl-C, budgets and checkpoints wait no longer than that."""
 
-_FIRST_BLOCK, _LARGEST_BLOCK, _BLOCK_NUMBERS = 5, 100, 4 * 10**6
-_SMALLEST_STEP, _LARGEST_STEP, _FALLBACK_STEP = 1e-10, 1e3, 1e-3
+_FIRST_BLOCK, _LARGEST_BLOCK, _BLOCK_NUMBERS = 5, 500, 10**6
+
+
+def _block_size(dimension: int) -> int:
+    return max(1, min(_LARGEST_BLOCK, _BLOCK_NUMBERS // max(dimension, 1)))
+
+
+def compile_block(
+    problem: Problem, transition: Callable, key: tuple, metric: Metric
+) -> Future[Callable]:
+    """The compiled block of a program; where it is new, compilation goes on in a thread.
+
+    Parameters
+    ----------
+    problem : Problem
+        Model and data.
+    transition : callable
+        As for ``block_function``.
+    key : tuple
+        What the transition depends on besides the program.
+    metric : Metric
+        A metric, for its form.
+
+    Returns
+    -------
+    Future
+        Gives the compiled block.
+    """
+    program, d = problem.program, problem.size
+    shapes = [_shape(v) for v in metric]
+    name = ("block", key, *(s.shape for s in shapes))
+    if name in program.compiled:
+        return program.compiled[name]
+    split, size = program.gradient(problem.arrays), _block_size(d)
+    number, whole = _shape(0.0), _shape(0)
+    return program.compile_ahead(
+        name,
+        block_function(split.run, transition),
+        Point(_shape(np.zeros(d)), number, _shape(np.zeros(d))),
+        Adaptation(number, _shape(np.zeros(5))),
+        Orders(
+            _shape(np.zeros((size, d))),
+            _shape(np.zeros(size, np.uint64)),
+            whole,
+            _shape(False),
+            number,
+            whole,
+        ),
+        Metric(*shapes),
+        problem.prepared_shapes,
+    )
+
+
+def _shape(value: Any) -> Any:
+    array = np.asarray(value)
+    return jax.ShapeDtypeStruct(array.shape, array.dtype)
 
 
 def run_block(
     problem: Problem,
     state: dict[str, Any],
-    transition: Callable,
+    metric: Metric,
+    block: Future[Callable],
     *,
-    key: tuple,
     adapt: bool,
     target: float,
     depth: int,
@@ -47,10 +102,10 @@ def run_block(
         Model and data.
     state : dict
         The sampler's state; ``left`` bounds the iterations.
-    transition : callable
-        One transition in whitened coordinates.
-    key : tuple
-        What the compiled transition depends on besides the program.
+    metric : Metric
+        Metric of all chains.
+    block : Future
+        The compiled block.
     adapt : bool
         Whether step sizes adapt.
     target : float
@@ -61,101 +116,49 @@ def run_block(
     Returns
     -------
     dict
-        ``count`` iterations; ``carry``, the chains' new places; ``position`` and
-        ``whitened_gradient`` of shape (chain, count, d); ``stats`` of shape (chain, count).
+        ``count`` iterations; ``carry``, the chains' new places; ``position`` and ``gradient`` of
+        shape (chain, count, d); ``stats`` of shape (chain, count).
     """
-    program, factor = problem.program, state["factor"]
-    size = max(1, min(_LARGEST_BLOCK, _BLOCK_NUMBERS // max(problem.size, 1)))
-    pace = program.once(("pace", key), dict)
+    size, pace = _block_size(problem.size), problem.program.once("pace", dict)
     seconds = pace.get("seconds")
     wanted = _FIRST_BLOCK if seconds is None else int(BLOCK_SECONDS / max(seconds, 1e-9))
     count = max(1, min(int(state["left"]), size, wanted))
-    chain_key = jax.random.wrap_key_data(jnp.asarray(state["key"]))
+    compiled, prepared = block.result(), problem.prepared
+    first = int(state["iteration"])
 
-    def arguments(chain: int) -> tuple:
-        point = Point(state["z"][chain], state["potential"][chain], state["gradient"][chain])
-        return (
-            point,
-            state["log_step"][chain],
-            state["averaging"][chain],
-            jax.random.fold_in(chain_key, chain),
-            np.asarray(int(state["iteration"])),
+    def run(chain: int) -> Any:
+        kicks = np.zeros((size, problem.size))
+        stream = momenta(state["streams"][chain], kicks[:count])
+        seeds = np.zeros(size, np.uint64)
+        seeds[:count] = trajectory_seeds(state["seeds"][chain], first, count)
+        orders = Orders(
+            kicks,
+            seeds,
             np.asarray(count),
             np.asarray(adapt),
             np.asarray(target),
             np.asarray(depth),
-            factor,
-            problem.arrays,
         )
-
-    def compile_block() -> Callable:
-        block = block_function(program.log_density, transition, size)
-        return jax.jit(block).lower(*arguments(0)).compile()
-
-    def run(chain: int) -> Any:
+        point = Point(state["x"][chain], state["lp"][chain], state["gradient"][chain])
+        adaptation = Adaptation(state["log_step"][chain], state["averaging"][chain])
         with double_precision():
-            return jax.tree.map(np.asarray, compiled(*arguments(chain)))
+            point, adaptation, rows = compiled(point, adaptation, orders, metric, prepared)
+            rows = {k: np.asarray(v)[:count] for k, v in rows.items()}
+            carry = {
+                k: np.asarray(v) for k, v in {**point._asdict(), **adaptation._asdict()}.items()
+            }
+        return {**carry, "streams": stream}, rows
 
-    with double_precision():
-        compiled = program.once(("block", key, factor.ndim, size), compile_block)
-        begin = time.perf_counter()
-        chains = range(len(state["z"]))
-        with ThreadPoolExecutor(min(len(chains), os.cpu_count() or 1)) as pool:
-            results = list(pool.map(run, chains))
-        pace["seconds"] = (time.perf_counter() - begin) / count
-    (point, log_step, averaging), buffers = jax.tree.map(lambda *v: np.stack(v), *results)
-    stats = {k: v[:, :count] for k, v in buffers.items()}
+    begin = time.perf_counter()
+    chains = range(len(state["x"]))
+    with ThreadPoolExecutor(min(len(chains), os.cpu_count() or 1)) as pool:
+        results = list(pool.map(run, chains))
+    pace["seconds"] = (time.perf_counter() - begin) / count
+    carry, stats = jax.tree.map(lambda *v: np.stack(v), *results)
     return {
         "count": count,
-        "carry": {**point._asdict(), "log_step": log_step, "averaging": averaging},
+        "carry": carry,
         "position": stats.pop("position"),
-        "whitened_gradient": stats.pop("whitened_gradient"),
+        "gradient": stats.pop("gradient"),
         "stats": stats,
     }
-
-
-def enter_coordinates(
-    problem: Problem,
-    state: dict[str, Any],
-    z: np.ndarray,
-    factor: np.ndarray,
-    log_step: np.ndarray,
-) -> tuple[dict[str, np.ndarray], np.ndarray]:
-    """Evaluate every chain at its place in new coordinates and search a step size there.
-
-    Parameters
-    ----------
-    problem : Problem
-        Model and data.
-    state : dict
-        The sampler's state, for its keys.
-    z : array of shape (chain, d)
-        Whitened positions.
-    factor : array of shape (d,) or (d, d)
-        The metric's factor.
-    log_step : array of shape (chain,)
-        Where the search begins.
-
-    Returns
-    -------
-    point : dict
-        ``z``, ``potential`` and ``gradient`` of every chain.
-    steps : array of shape (chain,)
-        Step sizes.
-    """
-    program = problem.program
-    found = []
-    with double_precision():
-        key = jax.random.wrap_key_data(jnp.asarray(state["step_key"]))
-        key = jax.random.fold_in(key, int(state["iteration"]))
-        run = program.once(
-            ("restart", factor.ndim), lambda: jax.jit(restart_function(program.log_density))
-        )
-        for chain, place in enumerate(z):
-            step = np.exp(log_step[chain])
-            out = run(place, factor, step, jax.random.fold_in(key, chain), problem.arrays)
-            found.append([np.asarray(v) for v in out])
-    potential, gradient, steps = (np.stack(v) for v in zip(*found, strict=True))
-    steps = np.where(np.isfinite(steps), steps, _FALLBACK_STEP)
-    point = {"z": z, "potential": potential, "gradient": gradient}
-    return point, np.clip(steps, _SMALLEST_STEP, _LARGEST_STEP)

@@ -6,13 +6,14 @@ import dataclasses
 from collections.abc import Callable
 from typing import ClassVar
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
 from bayes.errors import SettingsError
 from bayes.inference.hamiltonian import Hamiltonian
+from bayes.inference.metric import Metric
+from bayes.inference.randomness import random_bits, uniform
 from bayes.inference.transitions import Point, Transition, hmc_transition
 
 __all__ = ["HMC"]
@@ -26,7 +27,8 @@ class HMC(Hamiltonian):
 
     Parameters
     ----------
-    chains, warmup, draws, target_accept, metric, step_size, init_strategy, candidates
+    chains, warmup, draws, target_ess, max_draws, target_accept, metric, step_size, init_strategy, \
+    candidates
         See :class:`bayes.inference.hamiltonian.Hamiltonian`.
     trajectory_length : float
         Mean length of a trajectory in units of the metric; a quarter of a period of a Gaussian by
@@ -52,10 +54,17 @@ class HMC(Hamiltonian):
         return (self.trajectory_length,)
 
     def transition(
-        self, potential: Callable, key: Array, point: Point, step_size: Array, depth: Array
+        self,
+        density: Callable,
+        metric: Metric,
+        point: Point,
+        momentum: Array,
+        seed: Array,
+        step: Array,
+        depth: Array,
     ) -> tuple[Point, Transition]:
-        """One transition in whitened coordinates."""
-        length_key, move_key = jax.random.split(key)
-        length = self.trajectory_length * jax.random.uniform(length_key, minval=0.5, maxval=1.5)
-        steps = jnp.ceil(jnp.clip(length / step_size, 1.0, _MOST_STEPS)).astype(jnp.int64)
-        return hmc_transition(potential, move_key, point, step_size, steps)
+        """One transition."""
+        share = uniform(random_bits(seed, jnp.zeros((), jnp.int64)))
+        length = self.trajectory_length * (0.5 + share)
+        steps = jnp.ceil(jnp.clip(length / step, 1.0, _MOST_STEPS)).astype(jnp.int64)
+        return hmc_transition(density, metric, point, momentum, seed, step, steps)

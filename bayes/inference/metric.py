@@ -2,93 +2,263 @@
 
 The metric minimises the Fisher divergence between the posterior and a Gaussian (Seyboldt, Carlson
 and Carpenter, arXiv 2603.18845): diagonal, sqrt(var(x) / var(g)); dense, the geometric mean of the
-covariance of the draws and the inverse covariance of the gradients. On a Gaussian posterior the
-dense one is exact with any d + 1 draws.
+covariance of the draws and the inverse covariance of the gradients; low-rank, that mean in the
+span of the directions in which draws or gradients vary most. On a Gaussian posterior the dense one
+is exact with any d + 1 draws.
 
-A metric is held as the factor F of the covariance it stands for, F F' = Sigma: a vector for a
-diagonal one, else a matrix. Dynamics run on z with position = F z and unit mass.
+A metric is held as a factor F of the covariance it stands for, F F' = Sigma. Small problems have
+room for any F; large ones for F = S (I + V D V') with a diagonal S, some orthonormal columns V and
+a diagonal D.
 """
 
 from __future__ import annotations
 
-import numpy as np
-from jaxtyping import Float
+from typing import NamedTuple
 
-__all__ = ["choose_factor", "dense_factor", "diagonal_factor", "to_position", "to_whitened"]
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jaxtyping import Array, Bool, Float
+
+__all__ = [
+    "KINDS",
+    "Metric",
+    "dense_metric",
+    "diagonal_metric",
+    "difficulty",
+    "draws_for_structure",
+    "estimate_metric",
+    "identity_metric",
+    "low_rank_metric",
+    "pull",
+    "push",
+]
+
+KINDS = ("auto", "diagonal", "low_rank", "dense")
 
 _FLOOR, _CEILING = 1e-20, 1e20
+_LARGEST_DENSE = 256
+"""Up to this dimension a factor is a full matrix: it stays in the cache of a core."""
+_BRANCHLESS = 32
+"""Up to this dimension the product with a matrix costs less than asking whether it is needed."""
+_RANK, _DIRECTIONS = 24, 48
+_ORDINARY = 1.5
+"""Scales between its inverse and itself are left to the diagonal."""
 
 
-def diagonal_factor(
-    draws: Float[np.ndarray, "n d"], gradients: Float[np.ndarray, "n d"]
-) -> Float[np.ndarray, " d"]:
-    """Factor of the diagonal metric: (var(x) / var(g))^(1/4)."""
+class Metric(NamedTuple):
+    """A factor F of the covariance that a metric stands for.
+
+    Parameters
+    ----------
+    scale : array of shape (d,)
+        Diagonal part S.
+    matrix : array of shape (d, k)
+        The matrix M of F = S M where ``stretch`` is empty; else the columns V.
+    stretch : array of shape (k,) or (0,)
+        The diagonal D.
+    structured : bool
+        Whether the matrix counts; F is S where it does not.
+    """
+
+    scale: Float[Array | np.ndarray, " d"]
+    matrix: Float[Array | np.ndarray, "d k"]
+    stretch: Float[Array | np.ndarray, " r"]
+    structured: Bool[Array | np.ndarray, ""]
+
+    @property
+    def full(self) -> bool:
+        """Whether there is room for any matrix."""
+        return self.stretch.shape[0] == 0
+
+    @property
+    def kind(self) -> str:
+        """Name of its form."""
+        if not bool(self.structured):
+            return "diagonal"
+        return "dense" if self.full else "low_rank"
+
+
+def push(metric: Metric, r: Float[Array, " d"]) -> Float[Array, " d"]:
+    """F r, the displacement of a whitened momentum."""
+    scale, matrix, stretch, structured = map(jnp.asarray, metric)
+
+    def product() -> Array:
+        if metric.full:
+            return scale * (matrix @ r)
+        return scale * (r + matrix @ (stretch * (r @ matrix)))
+
+    if metric.full and r.shape[0] <= _BRANCHLESS:
+        return product()
+    return lax.cond(structured, product, lambda: scale * r)
+
+
+def pull(metric: Metric, gradient: Float[Array, " d"]) -> Float[Array, " d"]:
+    """F' g, the gradient in whitened coordinates."""
+    scale, matrix, stretch, structured = map(jnp.asarray, metric)
+    slope = scale * gradient
+
+    def product() -> Array:
+        if metric.full:
+            return slope @ matrix
+        return slope + matrix @ (stretch * (slope @ matrix))
+
+    if metric.full and slope.shape[0] <= _BRANCHLESS:
+        return product()
+    return lax.cond(structured, product, lambda: slope)
+
+
+def identity_metric(dimension: int, *, kind: str = "auto") -> Metric:
+    """The metric of independent unit scales, with the room that a dimension gets."""
+    full = dimension <= _LARGEST_DENSE if kind in ("auto", "diagonal") else kind == "dense"
+    return _plain(np.ones(dimension), full=full)
+
+
+def _plain(scale: np.ndarray, *, full: bool) -> Metric:
+    d = len(scale)
+    no = np.asarray(False)
+    if full:
+        return Metric(scale, np.eye(d), np.zeros(0), no)
+    rank = min(_RANK, d)
+    return Metric(scale, np.zeros((d, rank)), np.zeros(rank), no)
+
+
+def estimate_metric(
+    kind: str, draws: Float[np.ndarray, "n d"], gradients: Float[np.ndarray, "n d"], *, full: bool
+) -> Metric:
+    """The metric of a kind, or for ``"auto"`` the plainest that does nearly as well.
+
+    A matrix costs two products a leapfrog step and is noisy with few draws: it is taken where it
+    makes the other half of the draws at least a quarter easier to cross.
+    """
+    n, d = draws.shape
+    plain = diagonal_metric(draws, gradients, full=full)
+    structured = dense_metric if full else low_rank_metric
+    if kind == "diagonal" or d == 1:
+        return plain
+    if kind in ("dense", "low_rank"):
+        enough = n >= draws_for_structure(d, full=full)
+        return structured(draws, gradients) if enough else plain
+    one, other = slice(0, None, 2), slice(1, None, 2)
+    if n < draws_for_structure(d, full=full):
+        return plain
+    there = draws[other], gradients[other]
+    diagonal = difficulty(diagonal_metric(draws[one], gradients[one], full=full), *there)
+    if difficulty(structured(draws[one], gradients[one]), *there) < 0.75 * diagonal:
+        return structured(draws, gradients)
+    return plain
+
+
+def draws_for_structure(dimension: int, *, full: bool) -> int:
+    """Draws from which on a matrix can be told from noise."""
+    return dimension + 20 if full else 40
+
+
+def diagonal_metric(
+    draws: Float[np.ndarray, "n d"], gradients: Float[np.ndarray, "n d"], *, full: bool = True
+) -> Metric:
+    """The diagonal metric, with scales (var(x) / var(g))^(1/4)."""
+    return _plain(_scales(draws, gradients), full=full)
+
+
+def _scales(draws: np.ndarray, gradients: np.ndarray) -> np.ndarray:
     spread = np.clip(draws.var(axis=0), _FLOOR, _CEILING)
     slope = np.clip(gradients.var(axis=0), _FLOOR, _CEILING)
     return (spread / slope) ** 0.25
 
 
-def dense_factor(
-    draws: Float[np.ndarray, "n d"], gradients: Float[np.ndarray, "n d"]
-) -> Float[np.ndarray, "d d"]:
-    """Factor of the dense metric, the geometric mean A # B^-1 of A = cov(x) and B = cov(g).
+def _geometric_mean(x: np.ndarray, g: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """A # B^-1 of A = cov(x) and B = cov(g), as L^-T U diag(v)^(1/2) U' L^-1 with B = L L'.
 
-    With B = L L', A # B^-1 = L^-T (L' A L)^(1/2) L^-1. A little of the diagonal metric is added to
-    both, worth one draw, so that the estimate exists for any number of draws.
+    A little of the identity is added to both, worth one draw, so that the mean exists for any
+    number of draws.
+
+    Returns
+    -------
+    lower, vectors, values
+        L, U and v.
     """
-    scale = diagonal_factor(draws, gradients)
-    x, g = draws / scale, gradients * scale
     n, d = x.shape
     ridge = np.eye(d) / n
     a = np.cov(x, rowvar=False).reshape(d, d) + ridge
     b = np.cov(g, rowvar=False).reshape(d, d) + ridge
     lower = np.linalg.cholesky(b)
     values, vectors = np.linalg.eigh(lower.T @ a @ lower)
-    root = vectors * np.clip(values, _FLOOR, None) ** 0.25
-    return scale[:, None] * np.linalg.solve(lower.T, root)
+    return lower, vectors, np.clip(values, _FLOOR, None)
+
+
+def dense_metric(draws: Float[np.ndarray, "n d"], gradients: Float[np.ndarray, "n d"]) -> Metric:
+    """The metric of any covariance, the geometric mean of cov(x) and cov(g)^-1."""
+    scale = _scales(draws, gradients)
+    lower, vectors, values = _geometric_mean(draws / scale, gradients * scale)
+    matrix = np.linalg.solve(lower.T, vectors * values**0.25)
+    return Metric(scale, matrix, np.zeros(0), np.asarray(True))
+
+
+def low_rank_metric(draws: Float[np.ndarray, "n d"], gradients: Float[np.ndarray, "n d"]) -> Metric:
+    """The diagonal metric, stretched or shrunk along a few directions."""
+    scale = _scales(draws, gradients)
+    plain = _plain(scale, full=False)
+    x, g = draws / scale, gradients * scale
+    basis = np.linalg.qr(np.concatenate([_directions(x), _directions(g)], axis=1))[0]
+    lower, vectors, values = _geometric_mean(x @ basis, g @ basis)
+    root = np.linalg.solve(lower.T, vectors * values**0.25)
+    covariance, axes = np.linalg.eigh(root @ root.T)
+    chosen = np.argsort(-np.abs(np.log(covariance)))[: len(plain.stretch)]
+    chosen = chosen[np.abs(np.log(covariance[chosen])) > np.log(_ORDINARY)]
+    if not len(chosen):
+        return plain
+    plain.matrix[:, : len(chosen)] = basis @ axes[:, chosen]
+    plain.stretch[: len(chosen)] = np.sqrt(covariance[chosen]) - 1.0
+    return plain._replace(structured=np.asarray(True))
+
+
+def _directions(values: np.ndarray) -> np.ndarray:
+    """Orthonormal directions in which the rows vary most, by way of their Gram matrix."""
+    n, d = values.shape
+    centred = values - values.mean(axis=0)
+    count = max(1, min(_DIRECTIONS, n // 4, d // 2))
+    spread, weights = np.linalg.eigh(centred @ centred.T)
+    spread, weights = spread[-count:], weights[:, -count:]
+    kept = spread > 1e-10 * spread[-1]
+    return centred.T @ (weights[:, kept] / np.sqrt(spread[kept]))
 
 
 def difficulty(
-    factor: np.ndarray, draws: Float[np.ndarray, "n d"], gradients: Float[np.ndarray, "n d"]
+    metric: Metric, draws: Float[np.ndarray, "n d"], gradients: Float[np.ndarray, "n d"]
 ) -> float:
     """Leapfrog steps that a metric needs to cross the posterior, up to a constant.
 
-    The longest scale over the shortest one: both are largest eigenvalues, of the whitened draws
+    The longest scale over the shortest one: both are largest singular values, of the whitened draws
     and of the whitened gradients.
     """
-    z = to_whitened(factor, draws)
-    g = gradients * factor if factor.ndim == 1 else gradients @ factor
-    longest = np.linalg.eigvalsh(np.cov(z, rowvar=False).reshape(z.shape[1], -1))[-1]
-    steepest = np.linalg.eigvalsh(np.cov(g, rowvar=False).reshape(z.shape[1], -1))[-1]
-    return float(np.sqrt(max(longest, _FLOOR) * max(steepest, _FLOOR)))
+    return float(np.sqrt(_largest(_whiten(metric, draws)) * _largest(_slopes(metric, gradients))))
 
 
-def choose_factor(
-    draws: Float[np.ndarray, "n d"], gradients: Float[np.ndarray, "n d"]
-) -> np.ndarray:
-    """The dense factor where it pays on held-out draws, else the diagonal one.
-
-    A dense metric costs a matrix-vector product a leapfrog step and is noisy with few draws; it is
-    taken where it makes the other half of the draws at least a quarter easier to cross.
-    """
-    n, d = draws.shape
-    if d == 1 or n < 2 * (d + 10):
-        return diagonal_factor(draws, gradients)
-    one, other = slice(0, None, 2), slice(1, None, 2)
-    diagonal = difficulty(
-        diagonal_factor(draws[one], gradients[one]), draws[other], gradients[other]
-    )
-    dense = difficulty(dense_factor(draws[one], gradients[one]), draws[other], gradients[other])
-    if dense < 0.75 * diagonal:
-        return dense_factor(draws, gradients)
-    return diagonal_factor(draws, gradients)
+def _largest(values: np.ndarray) -> float:
+    """Largest eigenvalue of the rows' covariance."""
+    centred = values - values.mean(axis=0)
+    n, d = centred.shape
+    gram = centred @ centred.T if n < d else centred.T @ centred
+    return max(float(np.linalg.eigvalsh(gram)[-1]) / n, _FLOOR)
 
 
-def to_position(factor: np.ndarray, z: np.ndarray) -> np.ndarray:
-    """Whitened coordinates (..., d) to positions."""
-    return z * factor if factor.ndim == 1 else z @ factor.T
+def _whiten(metric: Metric, draws: np.ndarray) -> np.ndarray:
+    """F^-1 x of every row."""
+    x = draws / metric.scale
+    if not metric.structured:
+        return x
+    if metric.full:
+        return np.linalg.solve(metric.matrix, x.T).T
+    shrink = 1.0 / (1.0 + metric.stretch) - 1.0
+    return x + ((x @ metric.matrix) * shrink) @ metric.matrix.T
 
 
-def to_whitened(factor: np.ndarray, positions: np.ndarray) -> np.ndarray:
-    """Positions (n, d) to whitened coordinates."""
-    return positions / factor if factor.ndim == 1 else np.linalg.solve(factor, positions.T).T
+def _slopes(metric: Metric, gradients: np.ndarray) -> np.ndarray:
+    """F' g of every row."""
+    slope = gradients * metric.scale
+    if not metric.structured:
+        return slope
+    if metric.full:
+        return slope @ metric.matrix
+    return slope + ((slope @ metric.matrix) * metric.stretch) @ metric.matrix.T

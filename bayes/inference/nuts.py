@@ -10,6 +10,7 @@ from jaxtyping import Array
 
 from bayes.errors import SettingsError
 from bayes.inference.hamiltonian import Hamiltonian
+from bayes.inference.metric import Metric
 from bayes.inference.transitions import Point, Transition, nuts_transition
 
 __all__ = ["NUTS"]
@@ -21,7 +22,8 @@ class NUTS(Hamiltonian):
 
     Parameters
     ----------
-    chains, warmup, draws, target_accept, metric, step_size, init_strategy, candidates
+    chains, warmup, draws, target_ess, max_draws, target_accept, metric, step_size, init_strategy, \
+    candidates
         See :class:`bayes.inference.hamiltonian.Hamiltonian`.
     max_tree_depth : int
         A trajectory has at most ``2**max_tree_depth`` leapfrog steps.
@@ -55,7 +57,16 @@ class NUTS(Hamiltonian):
         return (self.max_tree_depth,)
 
     def transition(
-        self, potential: Callable, key: Array, point: Point, step_size: Array, depth: Array
+        self,
+        density: Callable,
+        metric: Metric,
+        point: Point,
+        momentum: Array,
+        seed: Array,
+        step: Array,
+        depth: Array,
     ) -> tuple[Point, Transition]:
-        """One transition in whitened coordinates."""
-        return nuts_transition(potential, key, point, step_size, depth, self.max_tree_depth)
+        """One transition."""
+        return nuts_transition(
+            density, metric, point, momentum, seed, step, depth, self.max_tree_depth
+        )

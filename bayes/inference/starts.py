@@ -3,43 +3,70 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
 from bayes.errors import InitError
+from bayes.inference.randomness import generator_of
 from bayes.precision import double_precision
 from bayes.problem import Problem
 
-__all__ = ["find_starts"]
+__all__ = ["Starts", "find_starts"]
 
 _RADII = (2.0, 1.0, 0.5, 0.1)
+_AT_ONCE = 20
+
+
+class Starts(NamedTuple):
+    """One start a chain.
+
+    Parameters
+    ----------
+    positions, gradients : array of shape (chains, d)
+        Where the chains start, and the gradient of the log density there.
+    density : array of shape (chains,)
+        Log density there.
+    info : dict
+        How many candidates had a log density or a gradient that is not finite.
+    """
+
+    positions: np.ndarray
+    density: np.ndarray
+    gradients: np.ndarray
+    info: dict[str, Any]
 
 
 def find_starts(
-    problem: Problem, key: Array, chains: int, candidates: int, strategy: Callable | None
-) -> tuple[np.ndarray, dict[str, Any]]:
+    problem: Problem,
+    key: Array | np.ndarray,
+    chains: int,
+    candidates: int,
+    strategy: Callable | None,
+    *path: int,
+) -> Starts:
     """One start a chain, each the best of its own candidates.
 
     Parameters
     ----------
     problem : Problem
         Model and data.
-    key : key
-        Random key.
+    key : key, or array of uint32
+        Random key, or its data.
     chains, candidates : int
         Starts to return, and candidates for each.
     strategy : callable, optional
         One of NumPyro's init strategies. By default candidates are uniform on the unconstrained
         space within several radii.
+    *path : int
+        Tells one call with the same key from another.
 
     Returns
     -------
-    positions : array of shape (chains, d)
-    info : dict
-        How many candidates had a log density or a gradient that is not finite.
+    Starts
 
     Raises
     ------
@@ -47,14 +74,13 @@ def find_starts(
         Where a chain has no candidate with a finite log density and gradient; names the sites.
     """
     count = chains * candidates
+    generator = generator_of(key, *path)
     if strategy is None:
-        uniform = np.asarray(
-            jax.random.uniform(key, (count, problem.size), minval=-1.0, maxval=1.0)
-        )
-        radii = np.resize(np.asarray(_RADII), count)
-        positions = uniform * radii[:, None]
+        uniform = generator.uniform(-1.0, 1.0, (count, problem.size))
+        positions = uniform * np.resize(np.asarray(_RADII), count)[:, None]
     else:
-        positions = problem.starts(key, count, strategy)
+        words = generator.integers(2**32, size=2, dtype=np.uint32)
+        positions = problem.starts(jax.random.wrap_key_data(jnp.asarray(words)), count, strategy)
     values, gradients = _evaluate(problem, positions)
     steep = np.isfinite(gradients).all(axis=1)
     finite = np.isfinite(values) & steep
@@ -67,33 +93,32 @@ def find_starts(
     score = np.where(finite, values, -np.inf).reshape(chains, candidates)
     if not finite.any():
         raise InitError(_no_start(problem, positions, values, steep))
-    best = score.argmax(axis=1)
-    starts = positions.reshape(chains, candidates, -1)[np.arange(chains), best]
+    chosen = score.argmax(axis=1) + np.arange(chains) * candidates
     # A chain without any finite candidate starts from another's runner-up.
-    ranking = iter(np.argsort(np.where(finite, -values, np.inf))[: finite.sum()].tolist() * chains)
-    taken = {tuple(s) for s, ok in zip(starts, np.isfinite(score.max(axis=1)), strict=True) if ok}
-    for chain in np.flatnonzero(~np.isfinite(score.max(axis=1))):
-        spare = next((i for i in ranking if tuple(positions[i]) not in taken), None)
-        starts[chain] = positions[
-            int(np.argmax(np.where(finite, values, -np.inf))) if spare is None else spare
-        ]
-        taken.add(tuple(starts[chain]))
-    return starts, info
+    missing = np.flatnonzero(~np.isfinite(score.max(axis=1)))
+    taken = set(np.delete(chosen, missing).tolist())
+    ranking = [i for i in np.argsort(-score.ravel()).tolist() if finite[i]]
+    spare = [i for i in ranking if i not in taken] or ranking
+    for place, chain in enumerate(missing):
+        chosen[chain] = spare[place % len(spare)]
+    return Starts(positions[chosen], values[chosen], gradients[chosen], info)
 
 
 def _evaluate(problem: Problem, positions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    program = problem.program
+    """Log density and gradient at many positions, a fixed number at once."""
+    split = problem.program.gradient(problem.arrays)
+    whole = -(-len(positions) // _AT_ONCE) * _AT_ONCE
+    padded = np.resize(positions, (whole, problem.size)).reshape(-1, _AT_ONCE, problem.size)
+    run = problem.program.compile_ahead(
+        "candidates",
+        lambda p, a: jax.lax.map(lambda one: split.run(one, a), p),
+        jax.ShapeDtypeStruct(padded.shape[1:], np.float64),
+        problem.prepared_shapes,
+    ).result()
     with double_precision():
-        run = program.once(
-            "candidates",
-            lambda: jax.jit(
-                lambda p, a: jax.lax.map(
-                    lambda one: jax.value_and_grad(program.log_density)(one, a), p
-                )
-            ),
-        )
-        values, gradients = run(positions, problem.arrays)
-        return np.asarray(values), np.asarray(gradients)
+        found = [jax.tree.map(np.asarray, run(part, problem.prepared)) for part in padded]
+    values, gradients = (np.concatenate(v)[: len(positions)] for v in zip(*found, strict=True))
+    return values, gradients
 
 
 def _no_start(

@@ -1,25 +1,32 @@
-"""One transition of NUTS and of HMC in whitened coordinates, as pure functions."""
+"""One transition of NUTS and of HMC, as pure functions.
+
+Positions stay in the unconstrained space; momenta are standard normal, and the metric's factor F
+maps them to displacements, so that the dynamics are those of mass (F F')^-1.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple, cast
+from typing import NamedTuple
 
-import jax
 import jax.numpy as jnp
+import numpy as np
+from jax import lax
 from jaxtyping import Array, Float
-from numpyro.infer.hmc_util import build_tree, euclidean_kinetic_energy, velocity_verlet
 
-__all__ = ["Point", "Transition", "hmc_transition", "nuts_transition"]
+from bayes.inference.metric import Metric, pull, push
+from bayes.inference.randomness import random_bits, uniform
+
+__all__ = ["Phase", "Point", "Transition", "hmc_transition", "leapfrog", "nuts_transition"]
 
 _MAX_ENERGY_CHANGE = 1000.0
 
 
 class Point(NamedTuple):
-    """A chain's place: whitened position, potential energy and its gradient."""
+    """A chain's place: position, log density and its gradient."""
 
-    z: Float[Array, " d"]
-    potential: Float[Array, ""]
+    x: Float[Array, " d"]
+    lp: Float[Array, ""]
     gradient: Float[Array, " d"]
 
 
@@ -33,22 +40,110 @@ class Transition(NamedTuple):
     diverging: Array
 
 
-def nuts_transition(
-    potential: Callable, key: Array, point: Point, step_size: Array, depth: Array, max_depth: int
-) -> tuple[Point, Transition]:
-    """The no-U-turn sampler with multinomial weights, on NumPyro's iterative tree.
+class Phase(NamedTuple):
+    """A point of phase space: position, whitened momentum, whitened gradient."""
 
-    Source: Hoffman and Gelman (2014); Betancourt (2017), A.3; Phan, Pradhan and Jankowiak (2019).
+    x: Float[Array, " d"]
+    r: Float[Array, " d"]
+    h: Float[Array, " d"]
+
+
+def leapfrog(
+    density: Callable, metric: Metric, phase: Phase, step: Array | float
+) -> tuple[Phase, Point]:
+    """One step of the leapfrog integrator (Neal 2011, eqs 5.18 to 5.20)."""
+    half = phase.r + 0.5 * step * phase.h
+    x = phase.x + step * push(metric, half)
+    lp, gradient = density(x)
+    h = pull(metric, gradient)
+    return Phase(x, half + 0.5 * step * h, h), Point(x, lp, gradient)
+
+
+def _energy(lp: Array, r: Array) -> Array:
+    return 0.5 * jnp.dot(r, r) - lp
+
+
+def _select(condition: Array, new: Point, old: Point) -> Point:
+    return Point(*(jnp.where(condition, a, b) for a, b in zip(new, old, strict=True)))
+
+
+def _turns(one: Array, other: Array, total: Array) -> Array:
+    """Whether a stretch of trajectory bends back (Betancourt 2017, A.4.2).
+
+    Half of each end's momentum is taken off the sum: the sum then stands for the way between the
+    ends, and the criterion does not depend on how finely the trajectory is cut.
+    """
+    way = total - 0.5 * (one + other)
+    return (jnp.dot(one, way) <= 0) | (jnp.dot(other, way) <= 0)
+
+
+class _Subtree(NamedTuple):
+    """A doubling under way: the moving end, the state chosen so far, and what turning needs.
+
+    ``momenta`` and ``sums`` hold, for each level, the first momentum of the balanced subtree that
+    is open there and the sum of momenta up to it.
+    """
+
+    end: Phase
+    chosen: Point
+    energy: Array
+    log_weight: Array
+    total: Array
+    leaf: Array
+    acceptance: Array
+    turning: Array
+    diverging: Array
+    momenta: Array
+    sums: Array
+
+
+class _Tree(NamedTuple):
+    """A trajectory: both ends (backward, forward) and the state chosen so far."""
+
+    ends: Phase
+    chosen: Point
+    energy: Array
+    log_weight: Array
+    total: Array
+    depth: Array
+    leapfrogs: Array
+    acceptance: Array
+    turning: Array
+    diverging: Array
+    momenta: Array
+    sums: Array
+
+
+def nuts_transition(
+    density: Callable,
+    metric: Metric,
+    point: Point,
+    momentum: Float[Array, " d"],
+    seed: Array,
+    step: Array | float,
+    depth: Array,
+    max_depth: int,
+) -> tuple[Point, Transition]:
+    """The no-U-turn sampler with multinomial weights and biased progressive sampling.
+
+    Source: Hoffman and Gelman (2014), The no-U-turn sampler; Betancourt (2017), A conceptual
+    introduction to Hamiltonian Monte Carlo, A.3. The recursion over subtrees is turned into a loop
+    with one stored momentum a level, as in Phan, Pradhan and Jankowiak (2019) and Lao and Dillon
+    (2019), Unrolled implementation of no-U-turn sampler.
 
     Parameters
     ----------
-    potential : callable
-        Negative log density of whitened coordinates.
-    key : key
-        Random key.
+    density : callable
+        Log density and gradient at a position.
+    metric : Metric
+        Metric.
     point : Point
         Where the chain is.
-    step_size : float
+    momentum : array of shape (d,)
+        Standard normal momentum.
+    seed : uint64
+        Seed of the trajectory's choices.
+    step : float
         Leapfrog step.
     depth : int
         Deepest tree now; at most ``max_depth``.
@@ -59,49 +154,160 @@ def nuts_transition(
     -------
     Point, Transition
     """
-    momentum_key, tree_key = jax.random.split(key)
-    mass = jnp.ones_like(point.z)
-    momentum = jax.random.normal(momentum_key, point.z.shape, point.z.dtype)
-    start, update = velocity_verlet(potential, euclidean_kinetic_energy)
-    state = start(point.z, momentum, point.potential, point.gradient)
-    tree = build_tree(
-        update,
-        euclidean_kinetic_energy,
-        state,
-        mass,
-        step_size,
-        tree_key,
-        max_delta_energy=_MAX_ENERGY_CHANGE,
-        max_tree_depth=cast("int", (depth, max_depth)),  # a pair is documented, an int annotated
+    start = _energy(point.lp, momentum)
+    phase = Phase(point.x, momentum, pull(metric, point.gradient))
+    no = jnp.zeros((), bool)
+    none = jnp.zeros((), jnp.int64)
+    nothing = jnp.zeros(())
+    level = jnp.zeros((max_depth, point.x.shape[0]))
+    tree = _Tree(
+        ends=Phase(*(jnp.stack([v, v]) for v in phase)),
+        chosen=point,
+        energy=start,
+        log_weight=nothing,
+        total=momentum,
+        depth=none,
+        leapfrogs=none,
+        acceptance=nothing,
+        turning=no,
+        diverging=no,
+        momenta=level,
+        sums=level,
     )
-    new = Point(tree.z_proposal, tree.z_proposal_pe, tree.z_proposal_grad)
-    acceptance = tree.sum_accept_probs / tree.num_proposals
-    return new, Transition(
-        acceptance, tree.z_proposal_energy, tree.num_proposals, tree.depth, tree.diverging
+
+    def goes_on(tree: _Tree) -> Array:
+        return (tree.depth < depth) & ~tree.turning & ~tree.diverging
+
+    def double(tree: _Tree) -> _Tree:
+        # Odd counters belong to doublings, even ones to leaves. The lowest bit, which the uniform
+        # number does not use, gives the direction.
+        bits = random_bits(seed, 2 * tree.depth + 1)
+        side = (bits & np.uint64(1)).astype(jnp.int64)
+        signed = step * (2.0 * side - 1.0)
+        leaves = jnp.left_shift(jnp.ones((), jnp.int64), tree.depth)
+        sub = _Subtree(
+            end=Phase(*(v[side] for v in tree.ends)),
+            chosen=tree.chosen,
+            energy=tree.energy,
+            log_weight=jnp.full((), -jnp.inf),
+            total=jnp.zeros_like(momentum),
+            leaf=none,
+            acceptance=tree.acceptance,
+            turning=no,
+            diverging=no,
+            momenta=tree.momenta,
+            sums=tree.sums,
+        )
+        sub = lax.while_loop(
+            lambda s: (s.leaf < leaves) & ~s.turning & ~s.diverging,
+            lambda s: _add_leaf(density, metric, s, signed, start, seed, tree.leapfrogs),
+            sub,
+        )
+        whole = ~sub.turning & ~sub.diverging
+        accept = whole & (uniform(bits) < jnp.exp(sub.log_weight - tree.log_weight))
+        ends = Phase(*(v.at[side].set(e) for v, e in zip(tree.ends, sub.end, strict=True)))
+        total = tree.total + sub.total
+        return _Tree(
+            ends=ends,
+            chosen=_select(accept, sub.chosen, tree.chosen),
+            energy=jnp.where(accept, sub.energy, tree.energy),
+            log_weight=jnp.logaddexp(tree.log_weight, sub.log_weight),
+            total=total,
+            depth=tree.depth + 1,
+            leapfrogs=tree.leapfrogs + sub.leaf,
+            acceptance=sub.acceptance,
+            turning=sub.turning | _turns(ends.r[0], ends.r[1], total),
+            diverging=sub.diverging,
+            momenta=sub.momenta,
+            sums=sub.sums,
+        )
+
+    tree = lax.while_loop(goes_on, double, tree)
+    return tree.chosen, Transition(
+        tree.acceptance / tree.leapfrogs, tree.energy, tree.leapfrogs, tree.depth, tree.diverging
+    )
+
+
+def _add_leaf(
+    density: Callable,
+    metric: Metric,
+    sub: _Subtree,
+    step: Array | float,
+    start: Array,
+    seed: Array,
+    before: Array,
+) -> _Subtree:
+    """One leapfrog step further, one more state to choose from, and the turning of what it ends."""
+    end, point = leapfrog(density, metric, sub.end, step)
+    energy = _energy(point.lp, end.r)
+    change = start - energy
+    change = jnp.where(jnp.isnan(change), -jnp.inf, change)
+    log_weight = jnp.logaddexp(sub.log_weight, change)
+    leaf = sub.leaf
+    draw = uniform(random_bits(seed, 2 * (before + leaf) + 2))
+    take = draw < jnp.exp(change - log_weight)
+    total = sub.total + end.r
+    # A leaf of even number opens subtrees; one of odd number closes as many as it has trailing
+    # ones in binary, each at a level below the number of ones before it.
+    top = lax.population_count(leaf >> 1)
+    opens = (leaf & 1) == 0
+    closed = lax.population_count(leaf & ~(leaf + 1))
+    spare = sub.momenta.shape[0] - 1
+    place = jnp.where(opens, top, spare)
+    stored = sub.momenta.at[place].set(end.r)
+    sums = sub.sums.at[place].set(total)
+
+    def check(carry: tuple[Array, Array]) -> tuple[Array, Array]:
+        at, _ = carry
+        first = stored[at]
+        return at - 1, _turns(first, end.r, total - sums[at] + first)
+
+    none = jnp.full((), -1, jnp.int64)
+    _, turning = lax.while_loop(
+        lambda c: (c[0] > top - closed) & ~c[1],
+        check,
+        (jnp.where(opens, none, top), jnp.zeros((), bool)),
+    )
+    return _Subtree(
+        end=end,
+        chosen=_select(take, point, sub.chosen),
+        energy=jnp.where(take, energy, sub.energy),
+        log_weight=log_weight,
+        total=total,
+        leaf=leaf + 1,
+        acceptance=sub.acceptance + jnp.minimum(1.0, jnp.exp(change)),
+        turning=turning,
+        diverging=change < -_MAX_ENERGY_CHANGE,
+        momenta=stored,
+        sums=sums,
     )
 
 
 def hmc_transition(
-    potential: Callable, key: Array, point: Point, step_size: Array, steps: Array
+    density: Callable,
+    metric: Metric,
+    point: Point,
+    momentum: Float[Array, " d"],
+    seed: Array,
+    step: Array | float,
+    steps: Array,
 ) -> tuple[Point, Transition]:
-    """Hamiltonian Monte Carlo with a fixed number of leapfrog steps.
+    """Hamiltonian Monte Carlo with a given number of leapfrog steps.
 
     Source: Neal (2011), MCMC using Hamiltonian dynamics.
     """
-    momentum_key, accept_key = jax.random.split(key)
-    momentum = jax.random.normal(momentum_key, point.z.shape, point.z.dtype)
-    start, update = velocity_verlet(potential, euclidean_kinetic_energy)
-    mass = jnp.ones_like(point.z)
-    state = start(point.z, momentum, point.potential, point.gradient)
-    end = jax.lax.fori_loop(0, steps, lambda _, s: update(step_size, mass, s), state)
-    energy = point.potential + euclidean_kinetic_energy(mass, momentum)
-    change = end.potential_energy + euclidean_kinetic_energy(mass, end.r) - energy
+    phase = Phase(point.x, momentum, pull(metric, point.gradient))
+    _, end, place = lax.while_loop(
+        lambda c: c[0] < steps,
+        lambda c: (c[0] + 1, *leapfrog(density, metric, c[1], step)),
+        (jnp.zeros_like(steps), phase, point),
+    )
+    energy = _energy(point.lp, momentum)
+    change = _energy(place.lp, end.r) - energy
     change = jnp.where(jnp.isnan(change), jnp.inf, change)
     acceptance = jnp.minimum(1.0, jnp.exp(-change))
-    accept = jax.random.uniform(accept_key) < acceptance
-    proposal = Point(end.z, end.potential_energy, end.z_grad)
-    new = jax.tree.map(lambda a, b: jnp.where(accept, a, b), proposal, point)
+    accept = uniform(random_bits(seed, jnp.ones((), jnp.int64))) < acceptance
     kept_energy = jnp.where(accept, energy + change, energy)
-    return new, Transition(
+    return _select(accept, place, point), Transition(
         acceptance, kept_energy, steps, jnp.zeros_like(steps), change > _MAX_ENERGY_CHANGE
     )

@@ -7,12 +7,25 @@ import dataclasses
 import numpy as np
 from jaxtyping import Float
 
-__all__ = ["Stage", "far_chains", "stages"]
+from bayes.inference.metric import (
+    Metric,
+    difficulty,
+    draws_for_structure,
+    estimate_metric,
+)
+
+__all__ = ["MOST_WARMUP", "TARGETS", "Stage", "far_chains", "is_settled", "stages"]
 
 TARGETS = (0.8, 0.95, 0.99)
-"""Target acceptances that are tried in turn while trial draws diverge."""
+"""Target acceptances that are tried in turn while draws diverge."""
 
-_GROWTH = 1.7
+MOST_WARMUP = 1000
+"""Iterations after which a warm-up that ends by itself ends anyway."""
+
+_FIRST, _GROWTH, _SETTLE = 12, 1.5, 60
+_FEWEST_WINDOWS = 4
+_SHALLOW = (5, 6, 7, 8)
+_EASIER, _MIXED = 1.3, 1.2
 
 
 @dataclasses.dataclass(frozen=True)
@@ -21,27 +34,32 @@ class Stage:
 
     Parameters
     ----------
-    name : {"adapt", "settle", "trial", "sample"}
+    name : {"adapt", "settle", "sample"}
         ``adapt`` ends with a new metric, ``settle`` finds the step size for the last metric,
-        ``trial`` looks for divergences with everything fixed, ``sample`` gives the draws.
+        ``sample`` gives the draws.
     length : int
         Iterations.
     depth : int
         Deepest tree: the first metrics are poor, and long trees are wasted on them.
+    last : bool
+        Whether the warm-up may end after it, where it has settled.
     """
 
     name: str
     length: int
     depth: int
+    last: bool = False
 
 
-def stages(warmup: int, draws: int, max_depth: int) -> tuple[Stage, ...]:
-    """Split a warm-up into windows that grow by a constant factor, a settling and a trial.
+def stages(warmup: int | None, draws: int, max_depth: int) -> tuple[Stage, ...]:
+    """Split a warm-up into windows that grow by a constant factor, and a settling of the step size.
 
     Parameters
     ----------
-    warmup, draws : int
-        Iterations of warm-up and of sampling.
+    warmup : int or None
+        Iterations of warm-up; None for one that ends when it has settled.
+    draws : int
+        Iterations of sampling, or of its beginning.
     max_depth : int
         Deepest tree of the sampler.
 
@@ -49,24 +67,64 @@ def stages(warmup: int, draws: int, max_depth: int) -> tuple[Stage, ...]:
     -------
     tuple of Stage
     """
-    settle = max(1, min(100, warmup // 8))
-    trial = min(100, warmup // 8)
-    left = max(1, warmup - settle - trial)
+    total = MOST_WARMUP if warmup is None else warmup
+    settle = max(1, min(_SETTLE, total // 6))
+    left = max(1, total - settle)
     windows: list[int] = []
-    length = min(30, left)
+    length = min(_FIRST, left)
     while left > 0:
         # A rest too short for the next window joins the last one.
         take = left if left < length * (1 + _GROWTH) else length
         windows.append(take)
         left -= take
         length = int(np.ceil(length * _GROWTH))
-    shallow = [min(max_depth, d) for d in (6, 7, 8)]
     adapt = tuple(
-        Stage("adapt", n, shallow[i] if i < len(shallow) else max_depth)
+        Stage(
+            "adapt",
+            n,
+            min(max_depth, _SHALLOW[i]) if i < len(_SHALLOW) else max_depth,
+            warmup is None and i + 1 >= _FEWEST_WINDOWS,
+        )
         for i, n in enumerate(windows)
     )
-    end = (Stage("settle", settle, max_depth), Stage("trial", trial, max_depth))
-    return (*adapt, *end, Stage("sample", draws, max_depth))
+    end = Stage("settle", settle, max_depth)
+    return (*adapt, end, Stage("sample", draws, max_depth))
+
+
+def is_settled(
+    metric: Metric,
+    kind: str,
+    draws: Float[np.ndarray, "n d"],
+    gradients: Float[np.ndarray, "n d"],
+    log_density: Float[np.ndarray, "chains m"],
+) -> bool:
+    """Whether another window would hardly help.
+
+    It would not where the metric of the window is nearly as good on held-out draws of it as one
+    learned from the others, and where the chains agree about the log density.
+
+    Parameters
+    ----------
+    metric : Metric
+        The metric of the window.
+    kind : str
+        Kind of metric to estimate.
+    draws, gradients : array of shape (n, d)
+        Draws of all chains in the window.
+    log_density : array of shape (chains, m)
+        Log density along each chain in the window.
+    """
+    one, other = slice(0, None, 2), slice(1, None, 2)
+    n, d = draws.shape
+    if n < (20 if kind == "diagonal" else 2 * draws_for_structure(d, full=metric.full)):
+        return False
+    new = estimate_metric(kind, draws[one], gradients[one], full=metric.full)
+    there = draws[other], gradients[other]
+    if difficulty(metric, *there) > _EASIER * difficulty(new, *there):
+        return False
+    within = log_density.var(axis=1, ddof=1).mean()
+    between = log_density.mean(axis=1).var(ddof=1) if len(log_density) > 1 else 0.0
+    return bool(between <= (_MIXED**2 - 1.0) * within)
 
 
 def far_chains(

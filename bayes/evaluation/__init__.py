@@ -1,0 +1,1 @@
+"""Traced programs evaluated with NumPy: numbers at once, where XLA would compile for them."""

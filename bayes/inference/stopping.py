@@ -1,0 +1,107 @@
+"""When a run has enough draws.
+
+The sampler looks at the statistics of the verdict (rank-normalised R-hat, bulk and tail effective
+sample sizes, errors of standard deviations), of the log density and of up to some hundred
+elements. It looks rarely, each time after so many draws as the last look says are needed: that
+keeps both the cost and the selection of lucky moments small.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+
+from bayes.diagnostics.ranks import rank_statistics
+from bayes.diagnostics.spread import spread_errors
+
+__all__ = ["FIRST_LOOK", "Look", "look", "motionless", "watched_elements"]
+
+FIRST_LOOK = 250
+_MOST_WATCHED = 200
+_RHAT, _SPREAD_ERROR = 1.01, 0.04
+_PARTIAL_MARGIN = 1.25
+"""Room above what is asked where only some elements are watched: others may be slower."""
+_LEAST_GROWTH, _MOST_GROWTH = 1.25, 2.0
+
+
+@dataclasses.dataclass(frozen=True)
+class Look:
+    """What a look found.
+
+    Parameters
+    ----------
+    needed : int
+        Draws a chain after which to look again; those there are where they are enough.
+    rhat : float
+        The largest R-hat; NaN for one chain.
+    """
+
+    needed: int
+    rhat: float
+
+
+def watched_elements(values: Float[np.ndarray, "chain n element"]) -> Int[np.ndarray, " watched"]:
+    """The elements to look at: all, or where there are many, half slow ones and half any.
+
+    Parameters
+    ----------
+    values : array of shape (chain, n, element)
+        Draws of the warm-up's end; their lag-one autocorrelation tells the slow ones.
+    """
+    count = values.shape[2]
+    if count <= _MOST_WATCHED:
+        return np.arange(count)
+    spread = np.linspace(0, count - 1, _MOST_WATCHED // 2).round().astype(int)
+    if values.shape[1] < 3:
+        return np.unique(spread)
+    centred = values - values.mean(axis=(0, 1))
+    product = (centred[:, 1:] * centred[:, :-1]).sum(axis=(0, 1))
+    slow = np.argsort(-product / np.maximum(np.square(centred).sum(axis=(0, 1)), 1e-300))
+    return np.unique(np.concatenate([slow[: _MOST_WATCHED // 2], spread]))
+
+
+def motionless(values: Float[np.ndarray, "chain draw element"]) -> Bool[np.ndarray, " chain"]:
+    """Chains that have not moved at all."""
+    return np.ptp(values, axis=1).max(axis=1) == 0
+
+
+def look(
+    values: Float[np.ndarray, "chain draw element"],
+    density: Float[np.ndarray, "chain draw"],
+    sampled: Bool[np.ndarray, " element"],
+    target: float | int,
+    *,
+    partial: bool,
+) -> Look:
+    """See whether there are enough draws.
+
+    Parameters
+    ----------
+    values : array of shape (chain, draw, element)
+        Draws of the watched elements.
+    density : array of shape (chain, draw)
+        Their log density, which shows chains in different modes; nobody needs its mean.
+    sampled : array of bool, shape (element,)
+        Elements whose standard deviation is to be settled: of sampled sites, not derived ones.
+    target : float
+        Effective sample size that every element is to have.
+    partial : bool
+        Whether there are elements that are not watched.
+    """
+    draws = values.shape[1]
+    moving = np.ptp(values, axis=(0, 1)) > 0
+    values, sampled = values[..., moving], sampled[moving]
+    found = rank_statistics(np.concatenate([values, density[..., None]], axis=2))
+    size = np.minimum(found.bulk, found.tail)[:-1].min(initial=np.inf)
+    lacks = [(_PARTIAL_MARGIN if partial else 1.0) * target / size]
+    rhat = float(found.rhat.max())
+    if len(values) > 1:
+        # Of a stationary chain, R-hat - 1 falls with the number of draws.
+        lacks.append((rhat - 1.0) / (_RHAT - 1.0))
+    error = spread_errors(values[..., sampled]).max(initial=0.0)
+    lacks.append(float(np.square(error / _SPREAD_ERROR)))
+    lack = np.inf if np.isnan(lacks).any() else max(lacks)
+    growth = np.clip(1.05 * lack, _LEAST_GROWTH, _MOST_GROWTH) if lack > 1.0 else 1.0
+    return Look(int(np.ceil(draws * growth)), rhat)
