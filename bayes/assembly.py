@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from bayes.diagnostics.checks import Diagnostics, assess, diagnose
+from bayes.diagnostics.checks import Diagnostics, judge_draws
+from bayes.diagnostics.convergence import convergence
 from bayes.groups import constant_group, observed_group, site_dataset
 from bayes.method import Draws
 from bayes.problem import Problem
@@ -57,7 +58,7 @@ def draws_tree(problem: Problem, draws: Draws) -> xr.DataTree:
     """Draws, statistics and data as ArviZ groups; sites of a reparametrisation are auxiliary."""
     import xarray as xr
 
-    own = {n: draws.values[n] for n in problem.parameters if n in draws.values}
+    own = _own(problem, draws)
     extra = {n: v for n, v in draws.values.items() if n not in own}
     groups = {
         "posterior": site_dataset(problem, own),
@@ -69,27 +70,31 @@ def draws_tree(problem: Problem, draws: Draws) -> xr.DataTree:
     return xr.DataTree.from_dict({k: v for k, v in groups.items() if v is not None})
 
 
-def judge(
-    tree: xr.DataTree,
-    problem: Problem,
-    info: Mapping[str, Any],
-    interrupted: str | None,
-    non_finite: int,
-) -> Diagnostics:
+def judge(problem: Problem, draws: Draws, interrupted: str | None, non_finite: int) -> Diagnostics:
     """The verdict on draws; where it is bad, with the centred sites that might be why."""
-    found = {
-        **info,
+    info = {
+        **draws.info,
         "non_finite": non_finite,
         "frozen": problem.frozen,
         "sampled": _sampled(problem),
-        "notes": problem.notes + _restart_notes(info),
+        "notes": problem.notes + _restart_notes(draws.info),
     }
-    assessed = assess(tree, found["sampled"])
-    verdict = diagnose(tree, found, interrupted=interrupted, found=assessed)
+    sites, stats = _own(problem, draws), _flat_stats(draws)
+    found = convergence(sites, stats.get("lp"), info["sampled"])
+    verdict = judge_draws(sites, stats, info, interrupted=interrupted, found=found)
     centred = () if verdict.ok or problem.reparametrised else _centred(problem)
     if not centred:
         return verdict
-    return diagnose(tree, found, interrupted=interrupted, centred=centred, found=assessed)
+    return judge_draws(sites, stats, info, interrupted=interrupted, centred=centred, found=found)
+
+
+def _own(problem: Problem, draws: Draws) -> dict[str, np.ndarray]:
+    """Draws of the program's sites as written, without those that a reparametrisation makes."""
+    return {n: draws.values[n] for n in problem.parameters if n in draws.values}
+
+
+def _flat_stats(draws: Draws) -> dict[str, np.ndarray]:
+    return {k: v for k, v in draws.stats.items() if v.ndim == 2}
 
 
 def _sampled(problem: Problem) -> list[str]:
@@ -105,7 +110,7 @@ def _stats(draws: Draws) -> xr.Dataset:
         "chain": np.arange(draws.chains),
         "draw": np.arange(next(iter(draws.values.values())).shape[1]),
     }
-    stats = {k: (("chain", "draw"), v) for k, v in draws.stats.items() if v.ndim == 2}
+    stats = {k: (("chain", "draw"), v) for k, v in _flat_stats(draws).items()}
     if draws.log_q is not None:
         stats["log_q"] = (("chain", "draw"), draws.log_q)
     return xr.Dataset(stats, coords=coords)

@@ -17,7 +17,6 @@ from bayes.fingerprint import data_fingerprint, model_fingerprint, versions
 from bayes.method import Method, method_by_name
 from bayes.model import as_model
 from bayes.posterior import MethodRecord, Posterior
-from bayes.prefetch import prefetch
 from bayes.problem import Problem
 from bayes.seeds import require_seed
 
@@ -106,7 +105,6 @@ def fit(
         kept = None
         if checkpoint is not None:
             kept = Checkpoint(checkpoint, run_identity(problem, chosen, seed))
-        prefetch()
         outcome = drive(problem, chosen, seed, budget=budget, checkpoint=kept, progress=progress)
         record = MethodRecord(
             chosen.name, chosen.settings(), reason, seed, outcome.seconds, outcome.draws.info

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from bayes.assembly import MethodRecord, draws_tree, judge
@@ -29,7 +30,7 @@ class Posterior:
 
     Parameters
     ----------
-    data : xarray.DataTree
+    data : xarray.DataTree, or callable that gives it
         ArviZ groups: posterior, sample_stats, observed_data, constant_data, and those added by
         :meth:`extend`. Sites made by a reparametrisation are in the group ``auxiliary``.
     method : MethodRecord
@@ -42,12 +43,13 @@ class Posterior:
 
     def __init__(
         self,
-        data: xr.DataTree,
+        data: xr.DataTree | Callable[[], xr.DataTree],
         method: MethodRecord,
         diagnostics: Diagnostics,
         problem: Problem | None,
     ) -> None:
-        self.data = data
+        self._make_data = data if callable(data) else None
+        self._data = None if callable(data) else data
         self.method = method
         self.diagnostics = diagnostics
         self._problem = problem
@@ -63,12 +65,23 @@ class Posterior:
         non_finite: int = 0,
     ) -> Posterior:
         """Make a posterior of a method's draws."""
-        tree = draws_tree(problem, draws)
-        tree["posterior"].attrs.update(
-            {"model": problem.model.name, "method": method.name, "seed": method.seed}
-        )
-        verdict = judge(tree, problem, draws.info, interrupted, non_finite)
-        return cls(tree, method, verdict, problem)
+
+        def tree() -> xr.DataTree:
+            with computing():
+                made = draws_tree(problem, draws)
+            about = {"model": problem.model.name, "method": method.name, "seed": method.seed}
+            made["posterior"].attrs.update(about)
+            return made
+
+        return cls(tree, method, judge(problem, draws, interrupted, non_finite), problem)
+
+    @property
+    def data(self) -> xr.DataTree:
+        """The groups; put together when they are first asked for."""
+        if self._data is None:
+            assert self._make_data is not None
+            self._data, self._make_data = self._make_data(), None
+        return self._data
 
     @property
     def problem(self) -> Problem:

@@ -177,13 +177,25 @@ class Problem:
     def prepared(self) -> list[Array]:
         """What the gradient of the log density needs of the data, computed once."""
         if self._prepared is None:
-            split = self.program.gradient(self.arrays)
+            run = self.compile_prepare().result()
             with double_precision():
-                run = self.program.once("prepare", lambda: jax.jit(split.prepare))
                 found: list[Array] = run(self.arrays)
             self._prepared = found
             return found
         return self._prepared
+
+    def compile_prepare(self) -> Future[Callable]:
+        """Begin to compile what computes ``prepared``."""
+        split = self.program.gradient(self.arrays)
+        return self.program.compile_ahead(
+            "prepare", split.prepare, self._array_shapes, quickly=True
+        )
+
+    @property
+    def _array_shapes(self) -> Any:
+        return jax.tree.map(
+            lambda v: jax.ShapeDtypeStruct(np.shape(v), np.asarray(v).dtype), self.arrays
+        )
 
     @property
     def parameters(self) -> tuple[str, ...]:
@@ -288,11 +300,8 @@ class Problem:
         batch = jax.tree.map(
             lambda v: jax.ShapeDtypeStruct((self._draws_at_once, *v.shape), v.dtype), draw
         )
-        arrays = jax.tree.map(
-            lambda v: jax.ShapeDtypeStruct(np.shape(v), np.asarray(v).dtype), self.arrays
-        )
         mapped = jax.vmap(fn, in_axes=(0, None))
-        return self.program.compile_ahead(key, mapped, batch, arrays)
+        return self.program.compile_ahead(key, mapped, batch, self._array_shapes)
 
     @property
     def _draws_at_once(self) -> int:

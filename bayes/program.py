@@ -26,6 +26,7 @@ __all__ = ["Latent", "Position", "Program", "Unobserve", "cached_program", "is_f
 
 
 _COMPILERS = ThreadPoolExecutor(4, "bayes-compile")
+_QUICKLY: dict[str, bool | str] = {"xla_backend_optimization_level": "0"}
 
 Position = Float[Array, " d"] | Float[np.ndarray, " d"]
 """A flat unconstrained vector."""
@@ -114,11 +115,15 @@ class Program:
             self.compiled[key] = build()
         return self.compiled[key]
 
-    def compile_ahead(self, key: Hashable, function: Callable, *shapes: Any) -> Future[Callable]:
+    def compile_ahead(
+        self, key: Hashable, function: Callable, *shapes: Any, quickly: bool = False
+    ) -> Future[Callable]:
         """Compile a function of arguments of these shapes in a thread, once for this program.
 
-        XLA compiles without holding Python's lock, so that the caller can go on meanwhile.
+        XLA compiles without holding Python's lock, so that the caller can go on meanwhile. What
+        runs only a few times is compiled ``quickly``, for slower code.
         """
+        options = _QUICKLY if quickly else {}
 
         def start() -> Future[Callable]:
             with double_precision():
@@ -126,7 +131,7 @@ class Program:
 
             def compile_it() -> Callable:
                 with double_precision():
-                    return lowered.compile()
+                    return lowered.compile(compiler_options=options)
 
             return _COMPILERS.submit(compile_it)
 

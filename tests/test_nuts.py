@@ -229,7 +229,7 @@ def slow(y=None):
     """Two ridges with a bridge of low density: it is crossed rarely."""
     x = numpyro.sample("x", dist.Normal(0, 3))
     numpyro.sample("z", dist.Normal(0, 3))
-    numpyro.factor("ridges", -0.3 * (x**2 - 4) ** 2)
+    numpyro.factor("ridges", -0.12 * (x**2 - 4) ** 2)
 
 
 def test_draws_are_taken_until_there_are_enough():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,7 +13,7 @@ from bayes.diagnostics.convergence import Convergence, convergence, separate_gro
 if TYPE_CHECKING:
     import xarray as xr
 
-__all__ = ["Check", "Diagnostics", "assess", "diagnose"]
+__all__ = ["Check", "Diagnostics", "diagnose", "judge_draws"]
 
 RHAT, ESS, BFMI, SPREAD_ERROR = 1.01, 400, 0.3, 0.06
 DIVERGENT_SHARE, SATURATED_SHARE = 1e-4, 0.05
@@ -111,23 +111,35 @@ class Diagnostics:
         return cls(checks, values["interrupted"], tuple(values["notes"]))
 
 
-def assess(tree: xr.DataTree, sampled: Collection[str] | None = None) -> Convergence:
-    """Convergence of the draws of a tree, and of their log density where it is there.
+def diagnose(tree: xr.DataTree, info: Mapping[str, Any], **options: Any) -> Diagnostics:
+    """Judge the draws of a tree.
 
     Parameters
     ----------
     tree : xarray.DataTree
         Groups posterior and sample_stats.
-    sampled : collection of str, optional
-        Names of the sampled sites, whose standard deviations are judged; all by default.
+    info : mapping
+        See :func:`judge_draws`.
+    **options
+        Go to :func:`judge_draws`.
+
+    Returns
+    -------
+    Diagnostics
     """
-    stats = tree["sample_stats"].to_dataset()
-    lp = stats["lp"].values if "lp" in stats else None
-    return convergence(tree["posterior"].to_dataset(), lp, sampled)
+    return judge_draws(_arrays(tree, "posterior"), _arrays(tree, "sample_stats"), info, **options)
 
 
-def diagnose(
-    tree: xr.DataTree,
+def _arrays(tree: xr.DataTree, group: str) -> dict[str, np.ndarray]:
+    return {
+        str(name): variable.transpose("chain", "draw", ...).values
+        for name, variable in tree[group].data_vars.items()
+    }
+
+
+def judge_draws(
+    sites: Mapping[str, np.ndarray],
+    stats: Mapping[str, np.ndarray],
     info: Mapping[str, Any],
     *,
     interrupted: str | None = None,
@@ -138,8 +150,10 @@ def diagnose(
 
     Parameters
     ----------
-    tree : xarray.DataTree
-        Groups posterior and sample_stats.
+    sites : mapping of array
+        Draws by site, of shape (chain, draw, ...).
+    stats : mapping of array
+        Sampler statistics, of shape (chain, draw).
     info : mapping
         What the method found out: copies, starts, non_finite, frozen; ``sampled``, names of the
         sampled sites.
@@ -154,10 +168,9 @@ def diagnose(
     -------
     Diagnostics
     """
-    stats = tree["sample_stats"].to_dataset()
-    chains = tree["posterior"].sizes["chain"]
-    lp = stats["lp"].values if "lp" in stats else None
-    found = assess(tree, info.get("sampled")) if found is None else found
+    chains = len(next(iter(sites.values())))
+    lp = stats.get("lp")
+    found = convergence(sites, lp, info.get("sampled")) if found is None else found
     checks = [_chains(chains), _finite(info), *_convergence_checks(found, chains, centred)]
     if lp is not None and chains > 1:
         checks.append(_agreement(lp, found, info))
@@ -259,7 +272,9 @@ def _spread_error(found: Convergence) -> Check:
     return Check("sd_error", value, SPREAD_ERROR, passed, advice)
 
 
-def _dynamics(stats: xr.Dataset, info: Mapping[str, Any], centred: tuple[str, ...]) -> list[Check]:
+def _dynamics(
+    stats: Mapping[str, np.ndarray], info: Mapping[str, Any], centred: tuple[str, ...]
+) -> list[Check]:
     checks = []
     funnel = (
         f"non-centre {', '.join(centred)} with reparam='auto'"
@@ -267,7 +282,7 @@ def _dynamics(stats: xr.Dataset, info: Mapping[str, Any], centred: tuple[str, ..
         else "raise target_accept (0.99), or reparametrise"
     )
     if "diverging" in stats:
-        diverging = stats["diverging"].values
+        diverging = stats["diverging"]
         count = int(diverging.sum())
         advice = ""
         if count:
@@ -276,8 +291,8 @@ def _dynamics(stats: xr.Dataset, info: Mapping[str, Any], centred: tuple[str, ..
         allowed = int(DIVERGENT_SHARE * diverging.size)
         passed = count <= allowed
         checks.append(Check("divergences", float(count), float(allowed), passed, advice))
-    if "energy" in stats and stats.sizes["draw"] > 3:
-        energy = stats["energy"].values
+    if "energy" in stats and stats["energy"].shape[1] > 3:
+        energy = stats["energy"]
         with np.errstate(all="ignore"):
             bfmi = np.square(np.diff(energy, axis=1)).mean(axis=1) / energy.var(axis=1)
         value = float(np.min(bfmi))
@@ -288,7 +303,7 @@ def _dynamics(stats: xr.Dataset, info: Mapping[str, Any], centred: tuple[str, ..
         checks.append(Check("ebfmi", value, BFMI, passed, advice))
     deepest = info.get("max_tree_depth", 0)
     if deepest and "tree_depth" in stats:
-        share = float((stats["tree_depth"].values >= deepest).mean())
+        share = float((stats["tree_depth"] >= deepest).mean())
         passed = share <= SATURATED_SHARE
         advice = (
             ""

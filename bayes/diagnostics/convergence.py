@@ -4,17 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-from collections.abc import Collection
-from typing import TYPE_CHECKING
+from collections.abc import Collection, Mapping
 
 import numpy as np
 from jaxtyping import Bool, Float
 
 from bayes.diagnostics.ranks import rank_statistics
 from bayes.diagnostics.spread import spread_errors
-
-if TYPE_CHECKING:
-    import xarray as xr
 
 __all__ = ["LOG_DENSITY", "Convergence", "constant_elements", "convergence", "separate_groups"]
 
@@ -99,33 +95,31 @@ def constant_elements(values: np.ndarray) -> Bool[np.ndarray, " element"]:
 
 
 def convergence(
-    posterior: xr.Dataset, lp: np.ndarray | None, sampled: Collection[str] | None = None
+    sites: Mapping[str, np.ndarray],
+    lp: np.ndarray | None,
+    sampled: Collection[str] | None = None,
 ) -> Convergence:
     """Assess every element of a posterior, and its log density.
 
     Parameters
     ----------
-    posterior : xarray.Dataset
-        Variables of dims (chain, draw, ...).
+    sites : mapping of array
+        Draws by site, of shape (chain, draw, ...).
     lp : array of shape (chain, draw), optional
         Log density, which shows chains in different modes.
     sampled : collection of str, optional
-        Variables whose standard deviations are judged; all by default. A derived quantity, such as
+        Sites whose standard deviations are judged; all by default. A derived quantity, such as
         a ratio, may have no variance at all.
 
     Returns
     -------
     Convergence
     """
-    sites = {
-        str(name): variable.transpose("chain", "draw", ...).values
-        for name, variable in posterior.data_vars.items()
-    }
     kept = {name: ~constant_elements(values) for name, values in sites.items()}
     names = [label for name in sites for label in _labels(name, sites[name].shape[2:], kept[name])]
     sizes = [int(mask.sum()) for mask in kept.values()]
     constant = sum(len(mask) for mask in kept.values()) - len(names)
-    chains, draws = posterior.sizes["chain"], posterior.sizes["draw"]
+    chains, draws = next(iter(sites.values())).shape[:2]
     # Draws of an element lie together in memory, and what is computed of them reads them in order.
     rows = np.empty((len(names) + (lp is not None), chains, draws))
     for name, start, size in zip(sites, np.cumsum([0, *sizes]), sizes, strict=False):

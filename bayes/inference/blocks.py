@@ -82,6 +82,7 @@ def block_function(density: Callable, transition: Callable) -> Callable:
             "n_steps": jnp.zeros(size, jnp.int64),
             "tree_depth": jnp.zeros(size, jnp.int64),
             "diverging": jnp.zeros(size, bool),
+            "step_size": jnp.zeros(size),
         }
 
         def body(i: Array, loop: tuple) -> tuple:
@@ -111,6 +112,7 @@ def block_function(density: Callable, transition: Callable) -> Callable:
                 "n_steps": report.leapfrogs,
                 "tree_depth": report.depth,
                 "diverging": report.diverging,
+                "step_size": jnp.exp(adaptation.log_step),
             }
             return new, following, {k: b.at[i].set(row[k]) for k, b in buffers.items()}
 

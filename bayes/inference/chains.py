@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import time
 from collections.abc import Callable
@@ -81,6 +82,11 @@ def _shape(value: Any) -> Any:
     return jax.ShapeDtypeStruct(array.shape, array.dtype)
 
 
+@functools.cache
+def _workers(count: int) -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(count, "bayes-chain")
+
+
 def run_block(
     problem: Problem,
     state: dict[str, Any],
@@ -150,9 +156,7 @@ def run_block(
         return {**carry, "streams": stream}, rows
 
     begin = time.perf_counter()
-    chains = range(len(state["x"]))
-    with ThreadPoolExecutor(min(len(chains), os.cpu_count() or 1)) as pool:
-        results = list(pool.map(run, chains))
+    results = list(_workers(os.cpu_count() or 1).map(run, range(len(state["x"]))))
     pace["seconds"] = (time.perf_counter() - begin) / count
     carry, stats = jax.tree.map(lambda *v: np.stack(v), *results)
     return {

@@ -18,7 +18,7 @@ from bayes.inference.randomness import generator_of, new_streams
 from bayes.inference.starts import find_starts
 from bayes.inference.stopping import FIRST_LOOK, look, motionless, watched_elements
 from bayes.inference.transitions import Point, Transition
-from bayes.inference.warmup import TARGETS, Stage, far_chains, stages
+from bayes.inference.warmup import TARGETS, Stage, common_step, far_chains, stages
 from bayes.inference.windows import (
     copy_chains,
     empty_window,
@@ -60,7 +60,7 @@ class Hamiltonian(Method):
     max_draws : int
         Where ``draws`` is not given: draws a chain after which sampling ends anyway.
     target_accept : float, optional
-        Mean acceptance that the step size aims at. By default 0.8; when a transition diverges
+        Mean acceptance that the step size aims at. By default 0.85; when a transition diverges
         after the warm-up, the draws are thrown away and sampling begins anew with 0.95, and then
         with 0.99.
     metric : {"auto", "diagonal", "low_rank", "dense"}
@@ -150,6 +150,7 @@ class Hamiltonian(Method):
         """Find starts; meanwhile what will run is compiled."""
         metric = identity_metric(problem.size, kind=self.metric)
         self._block(problem, metric)
+        problem.compile_prepare()
         problem.compile_constrain()
         words = np.asarray(jax.random.key_data(key))
         starts = find_starts(problem, words, self.chains, self.candidates, self.init_strategy, 0)
@@ -286,8 +287,11 @@ class Hamiltonian(Method):
             following = self._settling if settled else int(state["stage"]) + 1
             return self._enter(problem, new, following)
         average = state["averaging"][:, 1]
-        # Where transitions have diverged, places differ in how steep they are.
-        common = np.median(average) if int(state["target"]) == 0 else average.min()
+        if int(state["target"]) == 0:
+            steps = np.log(newest(state, "steps"))
+            common = common_step(average, steps, newest(state, "acceptance"), self._target(state))
+        else:  # transitions have diverged: places differ in how steep they are
+            common = average.min()
         new = {**state, "log_step": np.full(self.chains, common)}
         if self.draws is None:
             values = self._elements(self._values(problem, state["window_positions"]))
@@ -366,7 +370,6 @@ class Hamiltonian(Method):
         new = {**state, "sampled": state["sampled"] + count, "draws": state["draws"] + len(kept)}
         values = self._values(problem, outputs["position"][:, kept])
         stats = {k: v[:, kept] for k, v in outputs["stats"].items()}
-        stats["step_size"] = np.repeat(np.exp(state["log_step"])[:, None], len(kept), axis=1)
         chunk = {f"{_SITE}{k}": v for k, v in values.items()}
         chunk |= {**stats, "round": state["round"], "target": state["target"]}
         if self.draws is None:

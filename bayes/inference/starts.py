@@ -114,6 +114,7 @@ def _evaluate(problem: Problem, positions: np.ndarray) -> tuple[np.ndarray, np.n
         lambda p, a: jax.lax.map(lambda one: split.run(one, a), p),
         jax.ShapeDtypeStruct(padded.shape[1:], np.float64),
         problem.prepared_shapes,
+        quickly=True,
     ).result()
     with double_precision():
         found = [jax.tree.map(np.asarray, run(part, problem.prepared)) for part in padded]

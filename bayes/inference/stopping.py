@@ -18,12 +18,12 @@ from bayes.diagnostics.spread import spread_errors
 
 __all__ = ["FIRST_LOOK", "Look", "look", "motionless", "watched_elements"]
 
-FIRST_LOOK = 250
+FIRST_LOOK = 300
 _MOST_WATCHED = 200
 _RHAT, _SPREAD_ERROR = 1.01, 0.04
 _PARTIAL_MARGIN = 1.25
 """Room above what is asked where only some elements are watched: others may be slower."""
-_LEAST_GROWTH, _MOST_GROWTH = 1.25, 2.0
+_LEAST_GROWTH, _MOST_GROWTH = 1.3, 2.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -103,5 +103,5 @@ def look(
     error = spread_errors(values[..., sampled]).max(initial=0.0)
     lacks.append(float(np.square(error / _SPREAD_ERROR)))
     lack = np.inf if np.isnan(lacks).any() else max(lacks)
-    growth = np.clip(1.05 * lack, _LEAST_GROWTH, _MOST_GROWTH) if lack > 1.0 else 1.0
+    growth = np.clip(1.15 * lack, _LEAST_GROWTH, _MOST_GROWTH) if lack > 1.0 else 1.0
     return Look(int(np.ceil(draws * growth)), rhat)

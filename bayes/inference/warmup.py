@@ -14,9 +14,17 @@ from bayes.inference.metric import (
     estimate_metric,
 )
 
-__all__ = ["MOST_WARMUP", "TARGETS", "Stage", "far_chains", "is_settled", "stages"]
+__all__ = [
+    "MOST_WARMUP",
+    "TARGETS",
+    "Stage",
+    "common_step",
+    "far_chains",
+    "is_settled",
+    "stages",
+]
 
-TARGETS = (0.8, 0.95, 0.99)
+TARGETS = (0.85, 0.95, 0.99)
 """Target acceptances that are tried in turn while draws diverge."""
 
 MOST_WARMUP = 1000
@@ -26,6 +34,7 @@ _FIRST, _GROWTH, _SETTLE = 12, 1.5, 60
 _FEWEST_WINDOWS = 4
 _SHALLOW = (5, 6, 7, 8)
 _EASIER, _MIXED = 1.3, 1.2
+_SMALLER, _LARGER = -0.2, 0.4
 
 
 @dataclasses.dataclass(frozen=True)
@@ -125,6 +134,37 @@ def is_settled(
     within = log_density.var(axis=1, ddof=1).mean()
     between = log_density.mean(axis=1).var(ddof=1) if len(log_density) > 1 else 0.0
     return bool(between <= (_MIXED**2 - 1.0) * within)
+
+
+def common_step(
+    averages: Float[np.ndarray, " chains"],
+    log_steps: Float[np.ndarray, "chains n"],
+    acceptance: Float[np.ndarray, "chains n"],
+    target: float,
+) -> float:
+    """The log step size of all chains.
+
+    Dual averaging swings about its target, and since acceptance is concave in the log of the step
+    size, the average step is accepted more often than that. A parabola through the acceptances of
+    all chains says how much longer steps may be.
+
+    Parameters
+    ----------
+    averages : array of shape (chains,)
+        Dual averaging's average log step of each chain.
+    log_steps, acceptance : array of shape (chains, n)
+        Log step size and acceptance of the iterations that settled it.
+    target : float
+        Acceptance to aim at.
+    """
+    centre = float(np.median(averages))
+    near = np.abs(log_steps - centre) < 1.0
+    if near.sum() < 40:
+        return centre
+    curve = np.polyfit(log_steps[near] - centre, acceptance[near], 2)
+    shifts = np.linspace(_SMALLER, _LARGER, 61)
+    enough = np.polyval(curve, shifts) >= target
+    return centre + float(shifts[enough].max(initial=_SMALLER))
 
 
 def far_chains(

@@ -21,7 +21,13 @@ __all__ = [
 ]
 
 _WINDOW_NUMBERS = 10**7
-_DRAWS = ("window_positions", "window_gradients", "window_density")
+_DRAWS = (
+    "window_positions",
+    "window_gradients",
+    "window_density",
+    "window_steps",
+    "window_acceptance",
+)
 
 
 def metric_state(metric: Metric) -> dict[str, np.ndarray]:
@@ -40,6 +46,8 @@ def empty_window(chains: int, dimension: int) -> dict[str, np.ndarray]:
         "window_positions": np.zeros((chains, 0, dimension)),
         "window_gradients": np.zeros((chains, 0, dimension)),
         "window_density": np.zeros((chains, 0)),
+        "window_steps": np.zeros((chains, 0)),
+        "window_acceptance": np.zeros((chains, 0)),
         "window_old": np.asarray(0),
     }
 
@@ -76,6 +84,8 @@ def remember(state: dict[str, Any], outputs: dict[str, Any], length: int) -> dic
         "window_positions": outputs["position"][:, kept],
         "window_gradients": outputs["gradient"][:, kept],
         "window_density": outputs["stats"]["lp"][:, kept],
+        "window_steps": outputs["stats"]["step_size"][:, kept],
+        "window_acceptance": outputs["stats"]["acceptance_rate"][:, kept],
     }
     return {**state, **{k: np.concatenate([state[k], v], axis=1) for k, v in new.items()}}
 
