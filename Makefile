@@ -15,7 +15,7 @@ export PYRIGHT_PYTHON_IGNORE_WARNINGS := 1
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help env demo test test-slow lint format bench lock clean force
+.PHONY: help env demo test test-slow lint format bench bench-nuts lock clean force
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*##  */\1|/p' $(MAKEFILE_LIST) | while IFS='|' read -r target text; do \
@@ -77,6 +77,9 @@ format: $(STAMP)  ## put the code in order: imports, layout, what ruff can mend
 bench: $(STAMP)  ## compare with reference posteriors: make bench DATA=folder
 	@test -n '$(DATA)' || { echo 'Say where the reference posteriors are: make bench DATA=path/to/posteriordb' >&2; exit 2; }
 	$(PY) benchmarks/posteriordb.py --data '$(DATA)' $(ARGS)
+
+bench-nuts: $(STAMP)  ## time NUTS beside other samplers: make bench-nuts ARGS="--only schools --seeds 1"
+	$(PY) benchmarks/nuts.py $(if $(DATA),--data '$(DATA)') $(ARGS)
 
 # The one that pip uses, where pip was told of one.
 INDEX = $$(printf '%s' "$${PIP_INDEX_URL:-$$($(PY) -m pip config get global.index-url 2>/dev/null)}")

@@ -10,7 +10,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-import numpyro
 
 from bayes.data import Data
 from bayes.errors import DataError, ModelError, UnsupportedModelError
@@ -73,9 +72,8 @@ def build_program(
     program = Program(fn, data.statics, latents, depth)
     position = np.zeros(program.size)
     try:
-        with numpyro.validation_enabled(False):  # parameters were checked, and more gently
-            density: Any = jax.make_jaxpr(program.log_density)(position, data.arrays)
-            values = identity or computation_digest(program.constrain, position, data.arrays)
+        density: Any = jax.make_jaxpr(program.log_density)(position, data.arrays)
+        values = identity or computation_digest(program.constrain, position, data.arrays)
     except Exception:  # it may compute with its data in Python; then they are constants
         return _with_constants(fn, data, latents, depth, discrete)
     _require_real(density.out_avals[0].dtype, data)

@@ -4,7 +4,8 @@
 
 DIR holds ``harness.py`` (``names()``, ``load(name)``, ``check(name, draws)``) and the posteriors. A
 posterior is right when all means lie within 4 combined standard errors of the reference, all
-standard deviations within 10 %, R-hat is below 1.01 and every effective sample size at least 400.
+standard deviations within 10 % or 4 of their own Monte Carlo errors, R-hat is below 1.01 and every
+effective sample size at least 400.
 The verdict must agree: a fit that is not right must not be called ok. ``--peer`` runs NumPyro's
 NUTS as shipped beside it (4 chains, 1000 + 1000, float64), judged by the same rule; seconds count
 compilation on both sides, with bayes' persistent compilation cache off.

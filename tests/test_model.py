@@ -170,6 +170,20 @@ class TestDensity:
 
 
 class TestDiscrete:
+    def test_a_static_observation_with_a_parameter_from_an_array(self):
+        """NumPyro checks the static value against the array's, in Python."""
+
+        def count(n, k=None):
+            p = numpyro.sample("p", dist.Beta(2, 3))
+            numpyro.sample("k", dist.Binomial(n, p), obs=k)
+
+        problem = bayes.Model(count).bind({"n": np.asarray(12), "k": 3})
+        p = 0.3
+        expected = st.beta(2, 3).logpdf(p) + st.binom(12, p).logpmf(3) + np.log(p * (1 - p))
+        found = problem.value_and_grad(np.array([np.log(p / (1 - p))]))[0]
+        assert float(found) == pytest.approx(expected, rel=1e-9)
+        assert bayes.fit(count, {"n": np.asarray(12), "k": 3}, seed=1).diagnostics.ok
+
     def test_enumeration_equals_the_marginal_by_hand(self):
         def mixture(y=None):
             weight = numpyro.sample("weight", dist.Beta(2, 2))

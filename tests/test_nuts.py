@@ -15,6 +15,7 @@ from models_for_tests import SCHOOLS_DATA, funnel, normal_mean, regression, scho
 from numpyro.infer import init_to_value
 
 import bayes
+from bayes.compilation import computing
 from bayes.inference import chains as running
 
 AXES = {"chain_axis": 0, "draw_axis": 1}
@@ -305,6 +306,35 @@ def test_chains_from_a_far_region_are_brought_back(rng):
         post = bayes.fit(far_start, {"y": y}, bayes.NUTS(warmup=400, draws=400), seed=seed)
         assert post.diagnostics.ok, post.diagnostics
         assert abs(float(post.draws("phi").mean()) - 0.4) < 0.3
+
+
+def test_a_chain_that_is_stuck_while_sampling_is_moved_once():
+    """The look is asked directly: by itself a warm-up hardly leaves a chain so."""
+    method = bayes.NUTS(chains=4, target_accept=0.8)
+    with computing():
+        problem = bayes.Model(normal_mean).bind({"n": 5, "y": np.arange(5.0)})
+        state = method.init(problem, jax.random.key(0))
+        while int(state["round"]) == 0:
+            state, _ = method.step(problem, state)
+        rng = np.random.default_rng(0)
+        seen = rng.normal(size=(4, 300, 1))
+        density = -0.5 * seen[..., 0] ** 2
+        seen[2] += 80.0
+        density[2] -= 500.0
+        state = {**state, "seen": seen, "seen_density": density, "draws": np.asarray(300)}
+        state["left"] = np.asarray(0)
+        first = method._look(problem, state)
+        assert int(first["left"]) > 0
+        assert first["round"] == state["round"]
+        second = method._look(problem, first)
+        assert second["copies"].tolist() == [0, 0, 1, 0]
+        assert second["round"] == state["round"] + 1
+        assert int(second["draws"]) == 0
+        assert second["x"][2] in second["x"][[0, 1, 3]]
+        assert state["copies"].sum() == 0
+        again = {**second, "seen": seen, "seen_density": density, "draws": np.asarray(300)}
+        third = method._look(problem, method._look(problem, again))
+        assert third["round"] == second["round"]
 
 
 def two_modes(y=None):
