@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from bayes.diagnostics.assessment import assess
 from bayes.diagnostics.checks import Diagnostics, judge_draws
-from bayes.diagnostics.convergence import convergence
 from bayes.groups import constant_group, observed_group, site_dataset
 from bayes.method import Draws
 from bayes.problem import Problem
 from bayes.reparam import centred_sites
+from bayes.stored_draws import StoredDraws
 from bayes.structure import trace_program
 
 if TYPE_CHECKING:
@@ -80,7 +81,7 @@ def judge(problem: Problem, draws: Draws, interrupted: str | None, non_finite: i
         "notes": problem.notes + _restart_notes(draws.info),
     }
     sites, stats = _own(problem, draws), _flat_stats(draws)
-    found = convergence(sites, stats.get("lp"), info["sampled"])
+    found = assess(sites, stats.get("lp"), info["sampled"])
     verdict = judge_draws(sites, stats, info, interrupted=interrupted, found=found)
     centred = () if verdict.ok or problem.reparametrised else _centred(problem)
     if not centred:
@@ -88,7 +89,7 @@ def judge(problem: Problem, draws: Draws, interrupted: str | None, non_finite: i
     return judge_draws(sites, stats, info, interrupted=interrupted, centred=centred, found=found)
 
 
-def _own(problem: Problem, draws: Draws) -> dict[str, np.ndarray]:
+def _own(problem: Problem, draws: Draws) -> dict[str, np.ndarray | StoredDraws]:
     """Draws of the program's sites as written, without those that a reparametrisation makes."""
     return {n: draws.values[n] for n in problem.parameters if n in draws.values}
 

@@ -11,7 +11,7 @@ from bayes.data import Data
 from bayes.errors import SettingsError, ShapeError
 from bayes.structure import Site
 
-__all__ = ["data_dims", "site_coords", "site_dims"]
+__all__ = ["data_dims", "fitting_dims", "site_coords", "site_dims"]
 
 
 def site_dims(
@@ -146,6 +146,21 @@ def _labels_from_data(dim: str, size: int, data: Data, *, is_row: bool) -> np.nd
     if rows and len(rows[0]) == size and all(isinstance(v, str) for v in rows[0]):
         return rows[0].astype(str)
     return None
+
+
+def fitting_dims(
+    name: str,
+    shape: tuple[int, ...],
+    dims: Mapping[str, tuple[str, ...]],
+    coords: Mapping[str, np.ndarray],
+) -> tuple[str, ...]:
+    """Dimension names of a site's values: the model's, where they fit the shape."""
+    # One number an event has fewer dimensions: the event's own come last.
+    named = dims.get(name, ())[: len(shape)]
+    sizes = zip(named, shape, strict=False)
+    if len(named) == len(shape) and all(len(coords.get(d, range(n))) == n for d, n in sizes):
+        return named
+    return tuple(f"{name}_dim_{i}" for i in range(len(shape)))
 
 
 def data_dims(

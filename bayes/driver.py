@@ -15,7 +15,7 @@ import numpy as np
 
 from bayes.checkpoint import Checkpoint
 from bayes.errors import NoDrawsError
-from bayes.method import Chunk, Draws, Method, Progress
+from bayes.method import Chunk, Draws, Method, Progress, count_non_finite
 from bayes.problem import Problem
 from bayes.threefry import seed_key, split_key
 
@@ -159,9 +159,9 @@ def drive(
         if not chunks:
             _stopped_early(method, problem, state, interrupted, checkpoint)
         draws = method.finish(problem, state, chunks, finish_key)
-    non_finite = sum(
-        int((~np.isfinite(v)).sum()) for v in draws.values.values() if v.dtype.kind == "f"
-    )
+    non_finite = draws.non_finite
+    if non_finite is None:
+        non_finite = count_non_finite({k: np.asarray(v) for k, v in draws.values.items()})
     return Outcome(draws, interrupted, time.perf_counter() - begin, non_finite)
 
 

@@ -11,10 +11,11 @@ from numpyro import handlers
 from numpyro.infer.util import compute_log_probs
 
 from bayes.batches import map_draws, require_memory
-from bayes.dims import data_dims
+from bayes.dims import data_dims, fitting_dims
 from bayes.errors import ModelError, UnsupportedModelError
 from bayes.problem import Problem
 from bayes.program import is_factor
+from bayes.stored_draws import StoredDraws, lazy_variable
 from bayes.structure import trace_program
 
 if TYPE_CHECKING:
@@ -31,7 +32,9 @@ __all__ = [
 
 
 def site_dataset(
-    problem: Problem, values: Mapping[str, np.ndarray], lead: tuple[str, ...] = ("chain", "draw")
+    problem: Problem,
+    values: Mapping[str, np.ndarray | StoredDraws],
+    lead: tuple[str, ...] = ("chain", "draw"),
 ) -> xr.Dataset:
     """Values by site, of shape (*lead, *site shape), with the model's dims and coords."""
     import xarray as xr
@@ -39,22 +42,14 @@ def site_dataset(
     variables: dict[str, Any] = {}
     used: dict[str, None] = {}  # a set in the order of the program
     for name, value in values.items():
-        dims = problem.dims.get(name)
-        ndim = value.ndim - len(lead)
-        if dims is not None and len(dims) > ndim:
-            dims = dims[:ndim]  # one number an event: its own dimensions come last
-        if dims is None or len(dims) != ndim:
-            dims = tuple(f"{name}_dim_{i}" for i in range(ndim))
-        fits = all(
-            d not in problem.coords or len(problem.coords[d]) == n
-            for d, n in zip(dims, value.shape[len(lead) :], strict=True)
-        )
-        dims = dims if fits else tuple(f"{name}_dim_{i}" for i in range(ndim))
+        dims = fitting_dims(name, value.shape[len(lead) :], problem.dims, problem.coords)
         used.update(dict.fromkeys(dims))
-        variables[name] = ((*lead, *dims), value)
+        stored = isinstance(value, StoredDraws)
+        everything = (*lead, *dims)
+        variables[name] = lazy_variable(everything, value) if stored else (everything, value)
     coords: dict[str, Any] = {}
     if variables:
-        shape = next(iter(variables.values()))[1].shape
+        shape = next(iter(values.values())).shape
         coords.update({d: np.arange(n) for d, n in zip(lead, shape[: len(lead)], strict=True)})
     coords.update({d: problem.coords[d] for d in used if d in problem.coords})
     return xr.Dataset(variables, coords=coords)

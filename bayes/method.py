@@ -7,6 +7,7 @@ import dataclasses
 import difflib
 import functools
 import importlib
+import os
 import pkgutil
 from collections.abc import Mapping
 from typing import Any, ClassVar
@@ -16,8 +17,18 @@ from jaxtyping import Array
 
 from bayes.errors import SettingsError, ShapeError, UnsupportedModelError
 from bayes.problem import Problem
+from bayes.stored_draws import StoredDraws
 
-__all__ = ["Chunk", "Draws", "Method", "Progress", "fitting_methods", "method_by_name", "methods"]
+__all__ = [
+    "Chunk",
+    "Draws",
+    "Method",
+    "Progress",
+    "count_non_finite",
+    "fitting_methods",
+    "method_by_name",
+    "methods",
+]
 
 Chunk = Mapping[str, np.ndarray]
 """One block's result: arrays by name, with leading (chain, draw) where they are draws."""
@@ -47,7 +58,7 @@ class Draws:
     Parameters
     ----------
     values : dict of array
-        By site, of shape (chain, draw, *site shape).
+        By site, of shape (chain, draw, *site shape); those of a store are read as they are needed.
     stats : dict of array
         Sampler statistics, of shape (chain, draw, ...).
     chains : int
@@ -58,14 +69,17 @@ class Draws:
         Log density of the approximation at the draws; given when approximate.
     info : dict
         What the method found out, as JSON values: step sizes, restarts, a trace of its objective.
+    non_finite : int, optional
+        Numbers in the values that are not finite, where they were counted as they came.
     """
 
-    values: dict[str, np.ndarray]
+    values: dict[str, np.ndarray] | dict[str, StoredDraws]
     stats: dict[str, np.ndarray]
     chains: int
     positions: np.ndarray | None = None
     log_q: np.ndarray | None = None
     info: dict[str, Any] = dataclasses.field(default_factory=dict)
+    non_finite: int | None = None
 
     def __post_init__(self) -> None:
         lengths: dict[int, str] = {}
@@ -80,6 +94,11 @@ class Draws:
         if len(lengths) > 1:
             (a, first), (b, second) = list(lengths.items())[:2]
             raise ShapeError(f"unequal numbers of draws: '{first}' has {a}, '{second}' has {b}")
+
+
+def count_non_finite(values: Mapping[str, np.ndarray]) -> int:
+    """Numbers that are not finite."""
+    return sum(int((~np.isfinite(v)).sum()) for v in values.values() if v.dtype.kind == "f")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -135,6 +154,8 @@ def describe(value: Any) -> Any:
     """A JSON value that stands for a setting."""
     if value is None or isinstance(value, (bool, int, float, str)):
         return value
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
     if isinstance(value, functools.partial):
         parts = [f"{k}={describe(v)}" for k, v in value.keywords.items()]
         return f"{value.func.__name__}({', '.join(parts)})"

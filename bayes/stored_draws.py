@@ -160,8 +160,6 @@ def lazy_variable(dims: tuple[str, ...], draws: StoredDraws) -> xr.Variable:
 
         def __getitem__(self, key: Any) -> Any:
             support = indexing.IndexingSupport.OUTER
-            return indexing.explicit_indexing_adapter(
-                key, self.shape, support, draws.__getitem__
-            )
+            return indexing.explicit_indexing_adapter(key, self.shape, support, draws.__getitem__)
 
     return xr.Variable(dims, indexing.LazilyIndexedArray(Backend()))

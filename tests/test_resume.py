@@ -59,13 +59,13 @@ def test_killed_ten_times_gives_the_same_bits(tmp_path: pathlib.Path) -> None:
     folder = tmp_path / "cut-checkpoint"
     kills, blocks, sampling = 0, [], []
     while kills < 10:
-        process, out = child(tmp_path, "cut", block=0.004)
+        process, out = child(tmp_path, "cut", block=0.001)
         assert process.stdout is not None
         assert process.stdout.readline() == "ready\n"
         before = _blocks(folder)
         deadline = time.monotonic() + 120
         # Wait until this process has written some blocks of its own, then kill it at any moment.
-        own = rng.randint(1, 20) if kills else 1
+        own = rng.randint(1, 10) if kills else 1
         while process.poll() is None and _blocks(folder) < before + own:
             assert time.monotonic() < deadline
             time.sleep(0.002)

@@ -112,7 +112,7 @@ def test_what_the_looks_select_has_no_bias_in_mean_or_spread():
                 more[:, t] = x
             values = np.concatenate([values, more], axis=1)
             density = -0.5 * values[..., 0] ** 2
-            needed = look(values, density, np.array([True]), 100.0, partial=False).needed
+            needed = look(values, density, np.array([True]), 100.0, 1).needed
         ends.add(values.shape[1])
         estimates.append([values.mean(), (values**2).mean(), (values > 1.2816).mean()])
     assert len(ends) > 10, "the rule has not been at work"

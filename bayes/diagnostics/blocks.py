@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 from jaxtyping import Float
@@ -41,11 +43,22 @@ def by_block(
     if draws < 4:
         return found
     size = max(1, _BLOCK // (chains * draws))
-    with np.errstate(all="ignore"):
-        for start in range(0, count, size):
-            block = np.moveaxis(values[..., start : start + size], 2, 0)
-            rows = np.ascontiguousarray(block, dtype=float)
+    threads = os.cpu_count() or 1 if values.size > _BLOCK else 1
+    size = min(size, max(1, -(-count // threads)))
+
+    def one(start: int) -> None:
+        block = np.moveaxis(values[..., start : start + size], 2, 0)
+        rows = np.ascontiguousarray(block, dtype=float)
+        with np.errstate(all="ignore"):
             found[:, start : start + size] = statistics(rows)
+
+    starts = range(0, count, size)
+    if threads == 1:
+        for start in starts:
+            one(start)
+    else:  # NumPy sorts and transforms without Python's lock
+        with ThreadPoolExecutor(threads, "bayes-statistics") as pool:
+            list(pool.map(one, starts))
     return found
 
 

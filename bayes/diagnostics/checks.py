@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from bayes.diagnostics.convergence import Convergence, convergence, separate_groups
+from bayes.diagnostics.assessment import assess
+from bayes.diagnostics.convergence import Convergence, separate_groups
+from bayes.stored_draws import StoredDraws
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -138,7 +140,7 @@ def _arrays(tree: xr.DataTree, group: str) -> dict[str, np.ndarray]:
 
 
 def judge_draws(
-    sites: Mapping[str, np.ndarray],
+    sites: Mapping[str, np.ndarray | StoredDraws],
     stats: Mapping[str, np.ndarray],
     info: Mapping[str, Any],
     *,
@@ -168,9 +170,9 @@ def judge_draws(
     -------
     Diagnostics
     """
-    chains = len(next(iter(sites.values())))
+    chains = next(iter(sites.values())).shape[0]
     lp = stats.get("lp")
-    found = convergence(sites, lp, info.get("sampled")) if found is None else found
+    found = assess(sites, lp, info.get("sampled")) if found is None else found
     checks = [_chains(chains), _finite(info), *_convergence_checks(found, chains, centred)]
     if lp is not None and chains > 1:
         checks.append(_agreement(lp, found, info))

@@ -12,7 +12,15 @@ from jaxtyping import Bool, Float
 from bayes.diagnostics.ranks import rank_statistics
 from bayes.diagnostics.spread import spread_errors
 
-__all__ = ["LOG_DENSITY", "Convergence", "constant_elements", "convergence", "separate_groups"]
+__all__ = [
+    "LOG_DENSITY",
+    "Convergence",
+    "constant_elements",
+    "convergence",
+    "element_labels",
+    "separate_groups",
+    "worst_place",
+]
 
 LOG_DENSITY = "log density"
 """Name under which a chain's log density is assessed."""
@@ -26,8 +34,8 @@ class Convergence:
     ----------
     names : list of str
         Name of every assessed element, such as ``theta[3]``.
-    values : array of shape (chain, draw, element)
-        The assessed draws.
+    slowest : array of shape (chain, draw)
+        Draws of the element with the largest R-hat.
     rhat, bulk, tail : array of shape (element,)
         Rank-normalised split R-hat, bulk and tail effective sample size (Vehtari et al. 2021).
     spread : array of shape (element,)
@@ -37,7 +45,7 @@ class Convergence:
     """
 
     names: list[str]
-    values: Float[np.ndarray, "chain draw element"]
+    slowest: Float[np.ndarray, "chain draw"]
     rhat: np.ndarray
     bulk: np.ndarray
     tail: np.ndarray
@@ -47,7 +55,7 @@ class Convergence:
     @property
     def draws(self) -> int:
         """Draws a chain."""
-        return self.values.shape[1]
+        return self.slowest.shape[1]
 
     @property
     def worst_rhat(self) -> tuple[float, str]:
@@ -74,9 +82,14 @@ class Convergence:
     def _worst(self, values: np.ndarray, *, largest: bool) -> tuple[float, str]:
         if not len(values):
             return float("nan"), "nothing"
-        order = np.where(np.isnan(values), np.inf if largest else -np.inf, values)
-        place = int(order.argmax() if largest else order.argmin())
+        place = worst_place(values, largest=largest)
         return float(values[place]), self.names[place]
+
+
+def worst_place(values: np.ndarray, *, largest: bool) -> int:
+    """Where the largest or smallest of some statistics is; NaN counts as worst."""
+    order = np.where(np.isnan(values), np.inf if largest else -np.inf, values)
+    return int(order.argmax() if largest else order.argmin())
 
 
 def constant_elements(values: np.ndarray) -> Bool[np.ndarray, " element"]:
@@ -116,7 +129,9 @@ def convergence(
     Convergence
     """
     kept = {name: ~constant_elements(values) for name, values in sites.items()}
-    names = [label for name in sites for label in _labels(name, sites[name].shape[2:], kept[name])]
+    names = [
+        label for name in sites for label in element_labels(name, sites[name].shape[2:], kept[name])
+    ]
     sizes = [int(mask.sum()) for mask in kept.values()]
     constant = sum(len(mask) for mask in kept.values()) - len(names)
     chains, draws = next(iter(sites.values())).shape[:2]
@@ -133,7 +148,8 @@ def convergence(
         rows[-1] = lp
     if draws < 4:
         empty = np.full(len(rows), np.nan)
-        return Convergence(names, values, empty, empty, empty, spread, constant)
+        slowest = rows[0] if len(rows) else np.empty((chains, draws))
+        return Convergence(names, slowest, empty, empty, empty, spread, constant)
     with np.errstate(invalid="ignore"):
         lowest, highest = rows.min(axis=2), rows.max(axis=2)
     infinite = ~(np.isfinite(lowest) & np.isfinite(highest)).all(axis=1)
@@ -149,7 +165,9 @@ def convergence(
     if lp is not None:
         # The log density shows chains in different modes; nobody needs its mean.
         bulk[-1] = tail[-1] = np.inf
-    return Convergence(names, values, rhat, bulk, tail, spread, constant)
+    slowest = rows[worst_place(rhat, largest=True)] if len(rows) else np.empty((chains, draws))
+    # A copy: a view would hold the rows of all elements.
+    return Convergence(names, slowest.copy(), rhat, bulk, tail, spread, constant)
 
 
 def _stuck(
@@ -168,7 +186,7 @@ def _stuck(
     return found
 
 
-def _labels(name: str, shape: tuple[int, ...], kept: np.ndarray) -> list[str]:
+def element_labels(name: str, shape: tuple[int, ...], kept: np.ndarray) -> list[str]:
     """Names of the elements of a site that are kept, such as ``theta[3]``."""
     if not shape:
         return [name] if kept[0] else []
@@ -197,7 +215,7 @@ def separate_groups(found: Convergence) -> tuple[list[list[int]], str]:
     value, name = found.worst_rhat
     if not value > 1.05:
         return [], ""
-    draws = found.values[..., found.names.index(name)]
+    draws = found.slowest
     if not np.isfinite(draws).all():
         return [], ""
     low, centre, high = np.quantile(draws, [0.1, 0.5, 0.9], axis=1)

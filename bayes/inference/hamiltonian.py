@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import abc
 import dataclasses
+import os
+import pathlib
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -11,6 +13,8 @@ import jax
 import numpy as np
 from jaxtyping import Array
 
+from bayes.dims import fitting_dims
+from bayes.draw_store import DrawStore, digest
 from bayes.errors import SettingsError
 from bayes.inference.chains import compile_block, run_block
 from bayes.inference.metric import KINDS, Metric, identity_metric
@@ -29,7 +33,7 @@ from bayes.inference.windows import (
     next_window,
     remember,
 )
-from bayes.method import Chunk, Draws, Method, Progress
+from bayes.method import Chunk, Draws, Method, Progress, count_non_finite
 from bayes.problem import Problem
 
 __all__ = ["Hamiltonian"]
@@ -77,6 +81,10 @@ class Hamiltonian(Method):
     keep : sequence of str, optional
         Sites whose draws are kept; all by default. The others take no memory, and predictions that
         need them are not possible.
+    store : path, optional
+        A folder, by custom ``*.zarr``, to which the draws of the sites go block by block; memory
+        holds a block, and the posterior reads from there, so that it needs the folder as long as
+        it is used. A folder with anything but draws of the same run is refused.
     """
 
     chains: int = 4
@@ -91,6 +99,7 @@ class Hamiltonian(Method):
     candidates: int = 20
     thin: int = 1
     keep: Sequence[str] | None = None
+    store: str | os.PathLike | None = None
 
     def __post_init__(self) -> None:
         for name in ("chains", "warmup", "draws", "max_draws", "candidates", "thin"):
@@ -107,6 +116,10 @@ class Hamiltonian(Method):
             raise SettingsError(f"metric must be one of {', '.join(KINDS)}, got {self.metric!r}")
         if isinstance(self.keep, str) or (self.keep is not None and not self.keep):
             raise SettingsError(f"keep must name sites, got {self.keep!r}")
+        if self.store is not None and (
+            not isinstance(self.store, (str, os.PathLike)) or not os.fspath(self.store)
+        ):
+            raise SettingsError(f"store must be the path of a folder, got {self.store!r}")
         for name in ("step_size", "target_ess"):
             value = getattr(self, name)
             if not (np.isfinite(value) and value > 0):
@@ -145,6 +158,11 @@ class Hamiltonian(Method):
             raise SettingsError(
                 f"keep names {', '.join(unknown)}; the sites are {', '.join(problem.parameters)}"
             )
+        nested = [
+            name for name in problem.parameters if "/" in name or name.startswith((".", "__"))
+        ]
+        if nested and self.store is not None:
+            raise SettingsError(f"store cannot hold site '{nested[0]}': it is no name of a folder")
 
     def init(self, problem: Problem, key: Array) -> dict[str, Any]:
         """Find starts; meanwhile what will run is compiled."""
@@ -182,6 +200,13 @@ class Hamiltonian(Method):
             **empty_window(self.chains, problem.size),
             **metric_state(metric),
         }
+        if self.store is not None:
+            settings = {k: v for k, v in self.settings().items() if k != "store"}
+            # The starts and their densities tell model and data.
+            begin = (state[k] for k in ("key", "x", "lp", "gradient"))
+            state["store_run"] = digest(self.name, settings, *begin)
+            state["store_round"] = state["store_run"]
+            self._store(self.store, state).require_own()
         # A first step that a steep gradient turns into a leap may end where a solver never does.
         steep = np.maximum(np.linalg.norm(starts.gradients, axis=1), 1e-300)
         return self._search_step(state, np.minimum(self.step_size, 1.0 / np.sqrt(steep)))
@@ -222,7 +247,8 @@ class Hamiltonian(Method):
         """Join the draws of the last round."""
         rounds = [int(c["round"]) for c in chunks]
         last = [c for c, r in zip(chunks, rounds, strict=True) if r == rounds[-1]]
-        names = [k for k in last[0] if k not in ("round", "target")]
+        scalars = ("round", "target", "store_round", "non_finite")
+        names = [k for k in last[0] if k not in scalars]
         joined = {k: np.concatenate([c[k] for c in last], axis=1) for k in names}
         counted = ("candidates", "infinite", "nan", "nan_gradient")
         info = {
@@ -235,8 +261,16 @@ class Hamiltonian(Method):
             "starts": dict(zip(counted, state["candidates"].tolist(), strict=True)),
             "max_tree_depth": self.max_depth,
         }
-        values = {k.removeprefix(_SITE): v for k, v in joined.items() if k.startswith(_SITE)}
         stats = {k: v for k, v in joined.items() if not k.startswith(_SITE)}
+        if self.store is not None:
+            # The state may be at a round that has no draws yet.
+            at = {**state, "store_round": np.asarray(last[-1]["store_round"])}
+            stored = self._store(self.store, at).finish(
+                list(self._sizes(problem)), stats["lp"].shape[1]
+            )
+            bad = sum(int(c["non_finite"]) for c in last)
+            return Draws(stored, stats, self.chains, info=info, non_finite=bad)
+        values = {k.removeprefix(_SITE): v for k, v in joined.items() if k.startswith(_SITE)}
         return Draws(values, stats, self.chains, info=info)
 
     def progress(self, problem: Problem, state: dict[str, Any]) -> Progress:
@@ -351,6 +385,9 @@ class Hamiltonian(Method):
     def _begin_sampling(self, problem: Problem, state: dict[str, Any]) -> dict[str, Any]:
         """No draws yet; those of an earlier round do not count."""
         new = self._enter(problem, state, len(self._stages) - 1)
+        if self.store is not None:
+            begin = (np.asarray(new[k]) for k in ("x", "log_step", "iteration"))
+            new["store_round"] = digest(state["store_round"], *begin)
         return {
             **new,
             "draws": np.asarray(0),
@@ -370,7 +407,7 @@ class Hamiltonian(Method):
         new = {**state, "sampled": state["sampled"] + count, "draws": state["draws"] + len(kept)}
         values = self._values(problem, outputs["position"][:, kept])
         stats = {k: v[:, kept] for k, v in outputs["stats"].items()}
-        chunk = {f"{_SITE}{k}": v for k, v in values.items()}
+        chunk = self._put_away(problem, state, values)
         chunk |= {**stats, "round": state["round"], "target": state["target"]}
         if self.draws is None:
             seen = self._elements(values)[..., state["watched"]]
@@ -383,6 +420,27 @@ class Hamiltonian(Method):
             new = self._look(problem, new)
         return new, chunk if len(kept) else None
 
+    def _put_away(
+        self, problem: Problem, state: dict[str, Any], values: dict[str, np.ndarray]
+    ) -> dict[str, np.ndarray]:
+        """A chunk's entries for the draws of the sites, which go to the store where there is one.
+
+        The state is that before these draws.
+        """
+        if self.store is None:
+            return {f"{_SITE}{k}": v for k, v in values.items()}
+        if next(iter(values.values())).shape[1]:
+            dims = {
+                k: fitting_dims(k, v.shape[2:], problem.dims, problem.coords)
+                for k, v in values.items()
+            }
+            self._store(self.store, state).write(values, dims, int(state["draws"]))
+        bad = np.asarray(count_non_finite(values))
+        return {"non_finite": bad, "store_round": state["store_round"]}
+
+    def _store(self, folder: str | os.PathLike, state: dict[str, Any]) -> DrawStore:
+        return DrawStore(pathlib.Path(folder), state["store_run"], state["store_round"])
+
     def _look(self, problem: Problem, state: dict[str, Any]) -> dict[str, Any]:
         """Go on where there are not enough draws; bring back a chain that is stuck."""
         sampled = {s.name for s in problem.program.latents}
@@ -393,7 +451,7 @@ class Hamiltonian(Method):
             state["seen_density"],
             own[state["watched"]],
             self.target_ess,
-            partial=len(own) > len(state["watched"]),
+            len(own),
         )
         still = motionless(state["seen"])
         if still.any() and self._may_raise_target(state):

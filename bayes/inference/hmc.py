@@ -28,7 +28,7 @@ class HMC(Hamiltonian):
     Parameters
     ----------
     chains, warmup, draws, target_ess, max_draws, target_accept, metric, step_size, init_strategy, \
-    candidates
+    candidates, thin, keep, store
         See :class:`bayes.inference.hamiltonian.Hamiltonian`.
     trajectory_length : float
         Mean length of a trajectory in units of the metric; a quarter of a period of a Gaussian by

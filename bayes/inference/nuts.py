@@ -23,7 +23,7 @@ class NUTS(Hamiltonian):
     Parameters
     ----------
     chains, warmup, draws, target_ess, max_draws, target_accept, metric, step_size, init_strategy, \
-    candidates
+    candidates, thin, keep, store
         See :class:`bayes.inference.hamiltonian.Hamiltonian`.
     max_tree_depth : int
         A trajectory has at most ``2**max_tree_depth`` leapfrog steps.

@@ -12,6 +12,7 @@ import dataclasses
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
+from scipy.special import chdtri
 
 from bayes.diagnostics.ranks import rank_statistics
 from bayes.diagnostics.spread import spread_errors
@@ -19,10 +20,11 @@ from bayes.diagnostics.spread import spread_errors
 __all__ = ["FIRST_LOOK", "Look", "look", "motionless", "watched_elements"]
 
 FIRST_LOOK = 300
-_MOST_WATCHED = 200
+_MOST_WATCHED = 300
 _RHAT, _SPREAD_ERROR = 1.01, 0.04
-_PARTIAL_MARGIN = 1.25
-"""Room above what is asked where only some elements are watched: others may be slower."""
+_SLOWER, _LEAST_ROOM = 1.25, 1.1
+"""Where only some elements are watched: room for others that are slower, and at least so much for
+the R-hat of others, which is in part noise."""
 _LEAST_GROWTH, _MOST_GROWTH = 1.3, 2.0
 
 
@@ -72,8 +74,7 @@ def look(
     density: Float[np.ndarray, "chain draw"],
     sampled: Bool[np.ndarray, " element"],
     target: float | int,
-    *,
-    partial: bool,
+    elements: int,
 ) -> Look:
     """See whether there are enough draws.
 
@@ -87,19 +88,25 @@ def look(
         Elements whose standard deviation is to be settled: of sampled sites, not derived ones.
     target : float
         Effective sample size that every element is to have.
-    partial : bool
-        Whether there are elements that are not watched.
+    elements : int
+        How many there are, those that are not watched included.
     """
-    draws = values.shape[1]
+    draws, watched = values.shape[1:]
+    slower, room = 1.0, 1.0
+    if watched < elements:
+        # Of chains that agree, R-hat^2 - 1 is in proportion to a chi-square variable with a degree
+        # of freedom less than there are half chains; the largest of more of them is larger.
+        highest = [chdtri(2 * len(values) - 1, 1.0 / max(n, 2)) for n in (elements, watched)]
+        slower, room = _SLOWER, max(_LEAST_ROOM, highest[0] / highest[1])
     moving = np.ptp(values, axis=(0, 1)) > 0
     values, sampled = values[..., moving], sampled[moving]
     found = rank_statistics(np.concatenate([values, density[..., None]], axis=2))
     size = np.minimum(found.bulk, found.tail)[:-1].min(initial=np.inf)
-    lacks = [(_PARTIAL_MARGIN if partial else 1.0) * target / size]
+    lacks = [slower * target / size]
     rhat = float(found.rhat.max())
     if len(values) > 1:
         # Of a stationary chain, R-hat - 1 falls with the number of draws.
-        lacks.append((rhat - 1.0) / (_RHAT - 1.0))
+        lacks.append(room * (rhat - 1.0) / (_RHAT - 1.0))
     error = spread_errors(values[..., sampled]).max(initial=0.0)
     lacks.append(float(np.square(error / _SPREAD_ERROR)))
     lack = np.inf if np.isnan(lacks).any() else max(lacks)
