@@ -77,8 +77,8 @@ def judge(problem: Problem, draws: Draws, interrupted: str | None, non_finite: i
         **draws.info,
         "non_finite": non_finite,
         "frozen": problem.frozen,
-        "sampled": _sampled(problem),
-        "notes": problem.notes + _restart_notes(draws.info),
+        "sampled": list(problem.judged),
+        "notes": problem.notes + _run_notes(draws.info, draws.length),
     }
     sites, stats = _own(problem, draws), _flat_stats(draws)
     found = assess(sites, stats.get("lp"), info["sampled"])
@@ -98,12 +98,6 @@ def _flat_stats(draws: Draws) -> dict[str, np.ndarray]:
     return {k: v for k, v in draws.stats.items() if v.ndim == 2}
 
 
-def _sampled(problem: Problem) -> list[str]:
-    """Sites whose spread is judged: continuous ones, where there are any."""
-    continuous = [s.name for s in problem.sites.values() if s.kind == "latent"]
-    return continuous or list(problem.drawn_discrete)
-
-
 def _stats(draws: Draws) -> xr.Dataset:
     import xarray as xr
 
@@ -117,17 +111,22 @@ def _stats(draws: Draws) -> xr.Dataset:
     return xr.Dataset(stats, coords=coords)
 
 
-def _restart_notes(info: Mapping[str, Any]) -> list[str]:
-    """What became of chains that sat where there is next to no posterior mass."""
+def _run_notes(info: Mapping[str, Any], draws: int) -> list[str]:
+    """What became of chains that sat where there is no mass, and whether draws are lacking."""
     fates = {"restarts": "started afresh", "copies": "was put where another chain was"}
     notes = []
     for key, fate in fates.items():
         moved = [str(chain) for chain, times in enumerate(info.get(key) or []) if times]
         if moved:
             notes.append(
-                f"in the warm-up, chain {', '.join(moved)} sat where there is next to no posterior "
-                f"mass and {fate}"
+                f"chain {', '.join(moved)} sat where there is next to no posterior mass and {fate}"
             )
+    wanted = int(info.get("wanted_draws", 0))
+    if wanted > draws:
+        notes.append(
+            f"{draws} draws a chain are fewer than target_ess and R-hat ask for (at least "
+            f"{wanted}): max_draws was reached"
+        )
     return notes
 
 

@@ -77,7 +77,8 @@ def build_program(
     except Exception:  # it may compute with its data in Python; then they are constants
         return _with_constants(fn, data, latents, depth, discrete)
     _require_real(density.out_avals[0].dtype, data)
-    return shared_program(program, written, (digest_of(density), values)), []
+    structure = jax.tree.structure(data.arrays)
+    return shared_program(program, written, (digest_of(density), values, structure)), []
 
 
 def shared_program(program: Program, written: Callable, computation: Hashable) -> Program:

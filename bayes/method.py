@@ -95,6 +95,11 @@ class Draws:
             (a, first), (b, second) = list(lengths.items())[:2]
             raise ShapeError(f"unequal numbers of draws: '{first}' has {a}, '{second}' has {b}")
 
+    @property
+    def length(self) -> int:
+        """Draws a chain."""
+        return next(iter(self.values.values())).shape[1]
+
 
 def count_non_finite(values: Mapping[str, np.ndarray]) -> int:
     """Numbers that are not finite."""

@@ -139,6 +139,13 @@ class Problem:
         )
         self.notes += notes
         self.size = self.program.size
+        if self.discrete:
+            without = self.program.find_undetermined(self.arrays)
+            if without:
+                self.notes.append(
+                    f"deterministic {', '.join(without)} depends on discrete sites, which are "
+                    "summed out, and has no draws"
+                )
 
     # ------------------------------------------------------------ checks of data
 
@@ -202,13 +209,22 @@ class Problem:
         """Names of the sites that a posterior reports: latent and deterministic ones."""
         drawn = self.drawn_discrete
         kinds = ("latent", "deterministic")
-        return tuple(n for n, s in self.sites.items() if s.kind in kinds or n in drawn)
+        without = self.program.undetermined
+        return tuple(
+            n for n, s in self.sites.items() if (s.kind in kinds or n in drawn) and n not in without
+        )
 
     @property
     def drawn_discrete(self) -> tuple[str, ...]:
         """Discrete latent sites that are not summed out."""
         names = tuple(n for n, s in self.sites.items() if s.kind == "discrete")
         return () if self.marginal else names
+
+    @property
+    def judged(self) -> tuple[str, ...]:
+        """Sites whose spread is judged: the continuous ones as written, where there are any."""
+        continuous = tuple(s.name for s in self.sites.values() if s.kind == "latent")
+        return continuous or tuple(self.drawn_discrete)
 
     def log_density(self, position: Position) -> Float[Array, ""]:
         """Log joint density at a flat unconstrained position, log Jacobians included."""
@@ -286,7 +302,7 @@ class Problem:
         )
 
     def _sampled(self, values: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        return {s.name: np.asarray(values[s.name]) for s in self.program.latents}
+        return {s.name: np.asarray(values[s.name], float) for s in self.program.latents}
 
     def compile_constrain(self) -> Future[Callable]:
         """Begin to compile what maps draws to the constrained space."""
@@ -357,11 +373,16 @@ class Problem:
         -------
         array of shape (count, d)
         """
-        strategy = init_to_sample() if strategy is None else strategy
+        asked: Any = init_to_sample() if strategy is None else strategy
+
+        def start(site: Any) -> Any:  # a program may index what it is given with a tracer
+            value = asked(site)
+            return value if value is None else jnp.asarray(value)
+
         program = self.program
 
         def one(k: Array, arrays: Any) -> Array:
-            fn = handlers.substitute(handlers.seed(program.fn, k), substitute_fn=strategy)
+            fn = handlers.substitute(handlers.seed(program.fn, k), substitute_fn=start)
             with jax.numpy_rank_promotion("allow"):
                 trace = handlers.trace(fn).get_trace(**program.arguments(arrays))
             values = {s.name: jnp.asarray(trace[s.name]["value"]) for s in program.latents}

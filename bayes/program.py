@@ -18,7 +18,7 @@ from numpyro.distributions.transforms import biject_to
 from numpyro.infer.util import compute_log_probs, constrain_fn, potential_energy
 from numpyro.primitives import Messenger
 
-from bayes.density import Split, split_by_dependence
+from bayes.density import Split, depending_outputs, split_by_dependence
 from bayes.precision import double_precision
 from bayes.supports import base_distribution
 
@@ -100,6 +100,7 @@ class Program:
         self.plate_nesting = plate_nesting
         self.constants = None if constants is None else jax.tree.map(jnp.asarray, dict(constants))
         self.compiled: dict[Hashable, Any] = {}
+        self.undetermined: frozenset[str] = frozenset()
         entries, start = [], 0
         for name, shape, support in latents:
             flat_shape = tuple(biject_to(support).inverse_shape(shape))
@@ -177,12 +178,30 @@ class Program:
         return enum(config_enumerate(self.fn), -self.plate_nesting - 1)
 
     def constrain(self, position: Position, arrays: Any) -> dict[str, Array]:
-        """Values of the latent and deterministic sites at a position."""
-        fn = handlers.seed(self.fn, jax.random.key(0))
+        """Values of the latent and deterministic sites at a position.
+
+        Deterministic sites that depend on discrete ones, which are summed out, have none.
+        """
+        found = self._constrain(jax.random.key(0), position, arrays)
+        return {name: value for name, value in found.items() if name not in self.undetermined}
+
+    def _constrain(self, key: Array, position: Position, arrays: Any) -> dict[str, Array]:
+        fn = handlers.seed(self.fn, key)
         with jax.numpy_rank_promotion("allow"):
             return constrain_fn(
                 fn, (), self.arguments(arrays), self.unpack(position), return_deterministic=True
             )
+
+    def find_undetermined(self, arrays: Any) -> tuple[str, ...]:
+        """Names of the sites whose values depend on discrete sites; they have none from then on."""
+
+        def values(words: Array, position: Array, arrays: Any) -> dict[str, Array]:
+            return self._constrain(jax.random.wrap_key_data(words), position, arrays)
+
+        words, position = np.zeros(2, np.uint32), np.zeros(self.size)
+        found = depending_outputs(values, words, position, arrays)
+        self.undetermined = frozenset(name for name, depends in found.items() if depends)
+        return tuple(sorted(self.undetermined))
 
     def unconstrain(self, values: Mapping[str, Array], arrays: Any) -> Float[Array, " d"]:
         """Flat vector of the values of the latent sites (supports may depend on other sites)."""

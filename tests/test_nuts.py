@@ -227,10 +227,11 @@ def test_the_verdict_on_a_funnel_advises_to_non_centre():
 
 
 def slow(y=None):
-    """Two ridges with a bridge of low density: it is crossed rarely."""
-    x = numpyro.sample("x", dist.Normal(0, 3))
+    """Two hills with a shallow valley between them, which is crossed now and then."""
+    x = numpyro.sample("x", dist.Normal(0, 30))
     numpyro.sample("z", dist.Normal(0, 3))
-    numpyro.factor("ridges", -0.12 * (x**2 - 4) ** 2)
+    hills = jax.numpy.logaddexp(-0.5 * (x - 2.4) ** 2, -0.5 * (x + 2.4) ** 2)
+    numpyro.factor("hills", hills)
 
 
 def test_draws_are_taken_until_there_are_enough():
@@ -321,8 +322,9 @@ def test_a_chain_that_is_stuck_while_sampling_is_moved_once():
         density = -0.5 * seen[..., 0] ** 2
         seen[2] += 80.0
         density[2] -= 500.0
-        state = {**state, "seen": seen, "seen_density": density, "draws": np.asarray(300)}
-        state["left"] = np.asarray(0)
+        path = np.concatenate([seen, density[..., None]], axis=2)[:, ::10]
+        looked = {"seen": seen, "seen_density": density, "path": path, "draws": np.asarray(300)}
+        state = {**state, **looked, "left": np.asarray(0)}
         first = method._look(problem, state)
         assert int(first["left"]) > 0
         assert first["round"] == state["round"]
@@ -332,7 +334,7 @@ def test_a_chain_that_is_stuck_while_sampling_is_moved_once():
         assert int(second["draws"]) == 0
         assert second["x"][2] in second["x"][[0, 1, 3]]
         assert state["copies"].sum() == 0
-        again = {**second, "seen": seen, "seen_density": density, "draws": np.asarray(300)}
+        again = {**second, **looked}
         third = method._look(problem, method._look(problem, again))
         assert third["round"] == second["round"]
 

@@ -6,6 +6,7 @@ import pytest
 import scipy.stats
 
 from bayes.inference.randomness import (
+    Purpose,
     generator_of,
     momenta,
     new_streams,
@@ -31,9 +32,15 @@ def test_momenta_do_not_depend_on_how_they_are_cut():
 def test_streams_and_generators_differ_by_key_and_path():
     a, b = new_streams(jax.random.key(0), 3), new_streams(jax.random.key(1), 3)
     assert len({s.tobytes() for s in (*a, *b)}) == 6
-    one = generator_of(jax.random.key(0), 1).normal()
-    assert one == generator_of(np.asarray(jax.random.key_data(jax.random.key(0))), 1).normal()
-    assert one != generator_of(jax.random.key(0), 2).normal()
+    key = jax.random.key(0)
+    one = generator_of(key, Purpose.STARTS, 1).normal()
+    assert one == generator_of(np.asarray(jax.random.key_data(key)), Purpose.STARTS, 1).normal()
+    others = [generator_of(key, p, *path).normal() for p in Purpose for path in ((), (0,), (2,))]
+    assert len({one, *others}) == 1 + len(others)
+    # The momenta of a chain are nobody else's numbers.
+    first = np.empty((1, 1))
+    momenta(new_streams(key, 3)[1], first)
+    assert first[0, 0] == generator_of(key, Purpose.MOMENTA, 1).normal()
 
 
 def test_trajectory_seeds_follow_from_the_iteration_alone():

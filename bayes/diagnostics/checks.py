@@ -176,7 +176,8 @@ def judge_draws(
     checks = [_chains(chains), _finite(info), *_convergence_checks(found, chains, centred)]
     if lp is not None and chains > 1:
         checks.append(_agreement(lp, found, info))
-    checks.append(_spread_error(found))
+    if np.any(found.spread > -np.inf):
+        checks.append(_spread_error(found))
     checks += _dynamics(stats, info, centred)
     if info.get("frozen"):
         names = ", ".join(info["frozen"])

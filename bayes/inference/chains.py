@@ -93,6 +93,7 @@ def run_block(
     metric: Metric,
     block: Future[Callable],
     *,
+    most: int,
     adapt: bool,
     target: float,
     depth: int,
@@ -107,11 +108,13 @@ def run_block(
     problem : Problem
         Model and data.
     state : dict
-        The sampler's state; ``left`` bounds the iterations.
+        The sampler's state.
     metric : Metric
         Metric of all chains.
     block : Future
         The compiled block.
+    most : int
+        Iterations at most.
     adapt : bool
         Whether step sizes adapt.
     target : float
@@ -128,7 +131,7 @@ def run_block(
     size, pace = _block_size(problem.size), problem.program.once("pace", dict)
     seconds = pace.get("seconds")
     wanted = _FIRST_BLOCK if seconds is None else int(BLOCK_SECONDS / max(seconds, 1e-9))
-    count = max(1, min(int(state["left"]), size, wanted))
+    count = max(1, min(most, size, wanted))
     compiled, prepared = block.result(), problem.prepared
     first = int(state["iteration"])
 

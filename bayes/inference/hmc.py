@@ -10,10 +10,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
-from bayes.errors import SettingsError
 from bayes.inference.hamiltonian import Hamiltonian
 from bayes.inference.metric import Metric
 from bayes.inference.randomness import random_bits, uniform
+from bayes.inference.settings import require_positive
 from bayes.inference.transitions import Point, Transition, hmc_transition
 
 __all__ = ["HMC"]
@@ -29,7 +29,7 @@ class HMC(Hamiltonian):
     ----------
     chains, warmup, draws, target_ess, max_draws, target_accept, metric, step_size, init_strategy, \
     candidates, thin, keep, store
-        See :class:`bayes.inference.hamiltonian.Hamiltonian`.
+        See :class:`bayes.inference.settings.HamiltonianSettings`.
     trajectory_length : float
         Mean length of a trajectory in units of the metric; a quarter of a period of a Gaussian by
         default. Each trajectory's length is drawn between half and three halves of it, because a
@@ -46,8 +46,7 @@ class HMC(Hamiltonian):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not (np.isfinite(self.trajectory_length) and self.trajectory_length > 0):
-            raise SettingsError(f"trajectory_length must be positive, got {self.trajectory_length}")
+        require_positive("trajectory_length", self.trajectory_length)
 
     def compile_key(self) -> tuple:
         """The length is a constant of the compiled transition."""

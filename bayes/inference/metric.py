@@ -37,6 +37,7 @@ __all__ = [
 KINDS = ("auto", "diagonal", "low_rank", "dense")
 
 _FLOOR, _CEILING = 1e-20, 1e20
+_JITTER = 1e-10
 _LARGEST_DENSE = 256
 """Up to this dimension a factor is a full matrix: it stays in the cache of a core."""
 _BRANCHLESS = 32
@@ -131,11 +132,22 @@ def estimate_metric(
     A matrix costs two products a leapfrog step and is noisy with few draws: it is taken where it
     makes the other half of the draws at least a quarter easier to cross.
     """
-    n, d = draws.shape
     plain = diagonal_metric(draws, gradients, full=full)
-    structured = dense_metric if full else low_rank_metric
-    if kind == "diagonal" or d == 1:
+    if kind == "diagonal" or draws.shape[1] == 1:
         return plain
+    try:
+        found = _structured_metric(kind, plain, draws, gradients)
+    except np.linalg.LinAlgError:  # numbers of an early window that are beyond any arithmetic
+        return plain
+    return found if all(np.isfinite(v).all() for v in found) else plain
+
+
+def _structured_metric(
+    kind: str, plain: Metric, draws: np.ndarray, gradients: np.ndarray
+) -> Metric:
+    n, d = draws.shape
+    full = plain.full
+    structured = dense_metric if full else low_rank_metric
     if kind in ("dense", "low_rank"):
         enough = n >= draws_for_structure(d, full=full)
         return structured(draws, gradients) if enough else plain
@@ -182,7 +194,10 @@ def _geometric_mean(x: np.ndarray, g: np.ndarray) -> tuple[np.ndarray, np.ndarra
     ridge = np.eye(d) / n
     a = np.cov(x, rowvar=False).reshape(d, d) + ridge
     b = np.cov(g, rowvar=False).reshape(d, d) + ridge
-    lower = np.linalg.cholesky(b)
+    # As correlations, so that gradients of many magnitudes have a Cholesky factor.
+    deviation = np.sqrt(np.diag(b))
+    correlation = b / np.outer(deviation, deviation) + _JITTER * np.eye(d)
+    lower = deviation[:, None] * np.linalg.cholesky(correlation)
     values, vectors = np.linalg.eigh(lower.T @ a @ lower)
     return lower, vectors, np.clip(values, _FLOOR, None)
 
@@ -232,7 +247,10 @@ def difficulty(
     The longest scale over the shortest one: both are largest singular values, of the whitened draws
     and of the whitened gradients.
     """
-    return float(np.sqrt(_largest(_whiten(metric, draws)) * _largest(_slopes(metric, gradients))))
+    with np.errstate(over="ignore", invalid="ignore"):
+        longest, steepest = _whiten(metric, draws), _slopes(metric, gradients)
+        found = float(np.sqrt(_largest(longest) * _largest(steepest)))
+    return found if np.isfinite(found) else float("inf")
 
 
 def _largest(values: np.ndarray) -> float:
@@ -240,6 +258,8 @@ def _largest(values: np.ndarray) -> float:
     centred = values - values.mean(axis=0)
     n, d = centred.shape
     gram = centred @ centred.T if n < d else centred.T @ centred
+    if not np.isfinite(gram).all():
+        return float("inf")
     return max(float(np.linalg.eigvalsh(gram)[-1]) / n, _FLOOR)
 
 

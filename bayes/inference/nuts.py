@@ -11,6 +11,7 @@ from jaxtyping import Array
 from bayes.errors import SettingsError
 from bayes.inference.hamiltonian import Hamiltonian
 from bayes.inference.metric import Metric
+from bayes.inference.settings import require_whole
 from bayes.inference.transitions import Point, Transition, nuts_transition
 
 __all__ = ["NUTS"]
@@ -24,7 +25,7 @@ class NUTS(Hamiltonian):
     ----------
     chains, warmup, draws, target_ess, max_draws, target_accept, metric, step_size, init_strategy, \
     candidates, thin, keep, store
-        See :class:`bayes.inference.hamiltonian.Hamiltonian`.
+        See :class:`bayes.inference.settings.HamiltonianSettings`.
     max_tree_depth : int
         A trajectory has at most ``2**max_tree_depth`` leapfrog steps.
 
@@ -44,7 +45,8 @@ class NUTS(Hamiltonian):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not 1 <= self.max_tree_depth <= 20:
+        require_whole("max_tree_depth", self.max_tree_depth)
+        if self.max_tree_depth > 20:
             raise SettingsError(f"max_tree_depth must lie in 1..20, got {self.max_tree_depth}")
 
     @property

@@ -9,6 +9,7 @@ how iterations are cut into blocks.
 
 from __future__ import annotations
 
+import enum
 from typing import Any
 
 import jax
@@ -16,7 +17,15 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, UInt64
 
-__all__ = ["generator_of", "momenta", "new_streams", "random_bits", "trajectory_seeds", "uniform"]
+__all__ = [
+    "Purpose",
+    "generator_of",
+    "momenta",
+    "new_streams",
+    "random_bits",
+    "trajectory_seeds",
+    "uniform",
+]
 
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 _MIX = (
@@ -25,17 +34,28 @@ _MIX = (
 )
 
 
-def generator_of(key: Array | np.ndarray, *path: int) -> np.random.Generator:
-    """A NumPy generator that a JAX key, or its data, and a path of numbers determine."""
+class Purpose(enum.IntEnum):
+    """What a generator is for: no two purposes share random numbers."""
+
+    MOMENTA = 0
+    TRAJECTORIES = 1
+    STARTS = 2
+
+
+def generator_of(key: Array | np.ndarray, purpose: Purpose, *path: int) -> np.random.Generator:
+    """A NumPy generator that a JAX key, or its data, a purpose and a path of numbers determine."""
     if isinstance(key, jax.Array) and jax.dtypes.issubdtype(key.dtype, jax.dtypes.prng_key):
         key = jax.random.key_data(key)
     words = np.asarray(key, np.uint32).ravel().tolist()
-    return np.random.Generator(np.random.SFC64(np.random.SeedSequence(words, spawn_key=path)))
+    return np.random.Generator(
+        np.random.SFC64(np.random.SeedSequence(words, spawn_key=(purpose, *path)))
+    )
 
 
 def new_streams(key: Array | np.ndarray, chains: int) -> UInt64[np.ndarray, "chain 4"]:
     """The state of one stream a chain."""
-    states = [generator_of(key, chain).bit_generator.state for chain in range(chains)]
+    generators = [generator_of(key, Purpose.MOMENTA, chain) for chain in range(chains)]
+    states: list[Any] = [generator.bit_generator.state for generator in generators]
     return np.stack([state["state"]["state"] for state in states])
 
 

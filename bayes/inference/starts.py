@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Array
 
 from bayes.errors import InitError
-from bayes.inference.randomness import generator_of
+from bayes.inference.randomness import Purpose, generator_of
 from bayes.precision import double_precision
 from bayes.problem import Problem
 
@@ -74,7 +74,7 @@ def find_starts(
         Where a chain has no candidate with a finite log density and gradient; names the sites.
     """
     count = chains * candidates
-    generator = generator_of(key, *path)
+    generator = generator_of(key, Purpose.STARTS, *path)
     if strategy is None:
         uniform = generator.uniform(-1.0, 1.0, (count, problem.size))
         positions = uniform * np.resize(np.asarray(_RADII), count)[:, None]

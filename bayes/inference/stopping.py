@@ -25,6 +25,7 @@ _RHAT, _SPREAD_ERROR = 1.01, 0.04
 _SLOWER, _LEAST_ROOM = 1.25, 1.1
 """Where only some elements are watched: room for others that are slower, and at least so much for
 the R-hat of others, which is in part noise."""
+_SOME_DRAWS = 20
 _LEAST_GROWTH, _MOST_GROWTH = 1.3, 2.0
 
 
@@ -64,9 +65,11 @@ def watched_elements(values: Float[np.ndarray, "chain n element"]) -> Int[np.nda
     return np.unique(np.concatenate([slow[: _MOST_WATCHED // 2], spread]))
 
 
-def motionless(values: Float[np.ndarray, "chain draw element"]) -> Bool[np.ndarray, " chain"]:
-    """Chains that have not moved at all."""
-    return np.ptp(values, axis=1).max(axis=1) == 0
+def motionless(density: Float[np.ndarray, "chain draw"]) -> Bool[np.ndarray, " chain"]:
+    """Chains that have not moved at all in so many draws that they should have."""
+    if density.shape[1] < _SOME_DRAWS:
+        return np.zeros(len(density), bool)
+    return np.ptp(density, axis=1) == 0
 
 
 def look(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 
 from bayes.inference.metric import (
     Metric,
@@ -20,6 +20,7 @@ __all__ = [
     "Stage",
     "common_step",
     "far_chains",
+    "is_below",
     "is_settled",
     "stages",
 ]
@@ -162,9 +163,12 @@ def common_step(
     if near.sum() < 40:
         return centre
     curve = np.polyfit(log_steps[near] - centre, acceptance[near], 2)
-    shifts = np.linspace(_SMALLER, _LARGER, 61)
+    # From the centre outward: the parabola may rise again beyond the steps that were taken.
+    direction = _LARGER if np.polyval(curve, 0.0) >= target else _SMALLER
+    shifts = np.linspace(0.0, direction, 41)
     enough = np.polyval(curve, shifts) >= target
-    return centre + float(shifts[enough].max(initial=_SMALLER))
+    change = np.flatnonzero(enough != enough[0])
+    return centre + float(shifts[change[0]] if len(change) else direction)
 
 
 def far_chains(
@@ -196,3 +200,9 @@ def far_chains(
     gap = 20.0 + 0.5 * dimension
     below = recent.max(axis=1) < np.quantile(recent[best], 0.01)
     return (mass < mass[best] - gap) & below
+
+
+def is_below(log_density: Float[np.ndarray, "chains n"]) -> Bool[np.ndarray, " chains"]:
+    """Chains whose log densities all lie below nearly all of those of the chain with the most."""
+    best = int(np.argmax(log_density.mean(axis=1)))
+    return log_density.max(axis=1) < np.quantile(log_density[best], 0.01)
