@@ -83,6 +83,10 @@ class Posterior:
             self._data, self._make_data = self._make_data(), None
         return self._data
 
+    @data.setter
+    def data(self, tree: xr.DataTree) -> None:
+        self._data, self._make_data = tree, None
+
     @property
     def problem(self) -> Problem:
         """The model bound to its data.

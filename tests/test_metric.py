@@ -105,3 +105,16 @@ def test_room_for_a_matrix_up_to_some_hundred_dimensions():
     assert identity_metric(300, kind="dense").full
     assert not identity_metric(10, kind="low_rank").full
     np.testing.assert_array_equal(factor_of(identity_metric(7)), np.eye(7))
+
+
+@pytest.mark.parametrize("size", [1e12, 1e160, np.inf])
+@pytest.mark.parametrize("full", [True, False])
+def test_gradients_of_any_size_give_a_metric(rng, size, full):
+    x, g, _ = gaussian(rng, d=6, n=200, condition=10)
+    g[:30] *= size
+    with np.errstate(over="ignore", invalid="ignore"):
+        metric = estimate_metric(
+            "auto", x, np.nan_to_num(g, posinf=1e300, neginf=-1e300), full=full
+        )
+        assert np.isfinite(factor_of(metric)).all()
+        assert not np.isnan(difficulty(metric, x, g * 1e150))

@@ -184,6 +184,20 @@ class TestDiscrete:
         assert float(found) == pytest.approx(expected, rel=1e-9)
         assert bayes.fit(count, {"n": np.asarray(12), "k": 3}, seed=1).diagnostics.ok
 
+    def test_what_depends_on_summed_out_sites_has_no_draws(self):
+        def mixture(y=None):
+            weight = numpyro.sample("weight", dist.Beta(2, 2))
+            means = numpyro.sample("means", dist.Normal(jnp.array([-4.0, 4.0]), 1.0).to_event(1))
+            with numpyro.plate("row", 4):
+                z = numpyro.sample("z", dist.Bernoulli(weight))
+                numpyro.deterministic("own", means[z])
+                numpyro.sample("y", dist.Normal(means[z], 1), obs=y)
+            numpyro.deterministic("gap", means[1] - means[0])
+
+        post = bayes.fit(mixture, {"y": np.array([-4.2, 4.1, 3.9, -4.0])})
+        assert set(post.data["posterior"].data_vars) == {"weight", "means", "gap"}
+        assert any("own depends on discrete sites" in note for note in post.diagnostics.notes)
+
     def test_enumeration_equals_the_marginal_by_hand(self):
         def mixture(y=None):
             weight = numpyro.sample("weight", dist.Beta(2, 2))

@@ -90,11 +90,10 @@ class HamiltonianSettings(Method):
                 f"init_to_median(), got {self.init_strategy!r}"
             )
         if self.keep is not None:
-            if isinstance(self.keep, str) or not all(isinstance(k, str) for k in self.keep):
+            sites = () if isinstance(self.keep, str) else tuple(self.keep)
+            if not sites or not all(isinstance(name, str) for name in sites):
                 raise SettingsError(f"keep must name sites, got {self.keep!r}")
-            object.__setattr__(self, "keep", tuple(self.keep))
-            if not self.keep:
-                raise SettingsError(f"keep must name sites, got {self.keep!r}")
+            object.__setattr__(self, "keep", sites)
         if self.store is not None and (
             not isinstance(self.store, (str, os.PathLike)) or not os.fspath(self.store)
         ):

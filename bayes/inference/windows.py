@@ -21,6 +21,7 @@ __all__ = [
 ]
 
 _WINDOW_NUMBERS = 10**7
+_STRAY, _ARRIVED = 20.0, 0.98
 _DRAWS = (
     "window_positions",
     "window_gradients",
@@ -112,12 +113,17 @@ def learn_metric(
     dimension = state["window_positions"].shape[2]
     x = state["window_positions"][~far, begin:].reshape(-1, dimension)
     g = state["window_gradients"][~far, begin:].reshape(-1, dimension)
-    finite = np.isfinite(g).all(axis=1)
-    x, g = x[finite], g[finite]
+    density = newest(state, "density")
+    # What is far below where the chains are at the end, they have only passed on their way.
+    here = np.median(density[~far, -max(1, density.shape[1] // 4) :])
+    lowest = here - _STRAY - dimension
+    near = state["window_density"][~far, begin:].reshape(-1) > lowest
+    near &= np.isfinite(g).all(axis=1)
+    x, g = x[near], g[near]
     if len(x) < 10:
         return metric, False
-    density = newest(state, "density")
-    settled = may_settle and not far.any() and is_settled(metric, kind, x, g, density)
+    arrived = not far.any() and bool((density > lowest).mean() > _ARRIVED)
+    settled = may_settle and arrived and is_settled(metric, kind, x, g, density)
     return estimate_metric(kind, x, g, full=metric.full), settled
 
 
