@@ -29,6 +29,8 @@ _PROBATION = 100
 """Every so many iterations it is decided whether transitions diverge: at points that do not depend
 on how iterations are cut into blocks."""
 _PATH_EVERY, _PATH_NUMBERS = 10, 2 * 10**6
+"""Every so many-th position is kept to see whether a chain has left the others' region, where all
+of them are at most so many numbers."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -117,13 +119,12 @@ class SamplingPhase(HamiltonianSettings):
         new = {**state, "sampled": state["sampled"] + count, "draws": state["draws"] + len(kept)}
         new["diverged"] = state["diverged"] + int(outputs["stats"]["diverging"].sum())
         chunk = self._keep_draws(problem, new, state, outputs, kept) if len(kept) else None
-        if self.draws is None:
-            few = self.chains * problem.size * self.max_draws * self.thin <= (
-                _PATH_EVERY * _PATH_NUMBERS
-            )
-            every = np.flatnonzero(numbers % _PATH_EVERY == 0) if few else []
-            path = np.concatenate([outputs["position"], outputs["stats"]["lp"][..., None]], axis=2)
-            new["path"] = np.concatenate([state["path"], path[:, every]], axis=1)
+        most = self.chains * problem.size * self.max_draws * self.thin / _PATH_EVERY
+        if self.draws is None and most <= _PATH_NUMBERS:
+            every = np.flatnonzero(numbers % _PATH_EVERY == 0)
+            places, density = outputs["position"][:, every], outputs["stats"]["lp"][:, every]
+            path = np.concatenate([places, density[..., None]], axis=2)
+            new["path"] = np.concatenate([state["path"], path], axis=1)
         decides = int(new["sampled"]) % _PROBATION == 0 or new["left"] <= 0
         if decides and self._may_raise_target(new) and int(new["diverged"]) > 0:
             # These draws stay in the chunks in case the run is stopped before better ones.
@@ -175,7 +176,10 @@ class SamplingPhase(HamiltonianSettings):
         judged = np.repeat([name in problem.judged for name in sizes], list(sizes.values()))
         density = state["seen_density"]
         watched = state["watched"]
-        found = look(state["seen"], density, judged[watched], self.target_ess, len(judged))
+        # Where transitions have diverged there is a region that is hard to enter, and few draws may
+        # all have missed it.
+        target = self.target_ess * 2 ** int(state["target"])
+        found = look(state["seen"], density, judged[watched], target, len(judged))
         still = motionless(density)
         if still.any() and self._may_raise_target(state):
             return self._raise_target(problem, state)

@@ -31,7 +31,8 @@ class HamiltonianSettings(Method):
         Draws a chain. By default as many as ``target_ess`` takes.
     target_ess : float
         Where ``draws`` is not given: bulk and tail effective sample size that every parameter is
-        to have, with R-hat below 1.01.
+        to have, with R-hat below 1.01. It is doubled each time the acceptance has to be raised:
+        where transitions diverge, few draws may all miss the region that is hard to enter.
     max_draws : int
         Where ``draws`` is not given: draws a chain after which sampling ends anyway.
     target_accept : float, optional
