@@ -373,21 +373,47 @@ def test_chains_from_a_far_region_are_brought_back(rng):
         assert abs(float(post.draws("phi").mean()) - 0.4) < 0.3
 
 
+def begun(method):
+    """A problem, and the state of a run at the beginning of sampling."""
+    problem = bayes.Model(normal_mean).bind({"n": 5, "y": np.arange(5.0)})
+    state = method.init(problem, jax.random.key(0))
+    while int(state["round"]) == 0:
+        state, _ = method.step(problem, state)
+    return problem, state
+
+
+def independent_draws():
+    seen = np.random.default_rng(0).normal(size=(4, 300, 1))
+    return seen, -0.5 * seen[..., 0] ** 2
+
+
+def after(seen, density):
+    """The entries of a state after draws."""
+    path = np.concatenate([seen, density[..., None]], axis=2)[:, ::10]
+    draws = np.asarray(seen.shape[1])
+    return {"seen": seen, "seen_density": density, "path": path, "draws": draws}
+
+
+def test_more_draws_are_taken_where_the_acceptance_had_to_be_raised():
+    """1200 independent draws: enough for an effective size of 400 and 800, not for 1600."""
+    method = bayes.NUTS()
+    with computing():
+        problem, state = begun(method)
+        state = {**state, **after(*independent_draws()), "left": np.asarray(0)}
+        for target, enough in ((0, True), (1, True), (2, False)):
+            looked = method._look(problem, {**state, "target": np.asarray(target)})
+            assert (int(looked["left"]) == 0) is enough
+
+
 def test_a_chain_that_is_stuck_while_sampling_is_moved_once():
     """The look is asked directly: by itself a warm-up hardly leaves a chain so."""
     method = bayes.NUTS(chains=4, target_accept=0.8)
     with computing():
-        problem = bayes.Model(normal_mean).bind({"n": 5, "y": np.arange(5.0)})
-        state = method.init(problem, jax.random.key(0))
-        while int(state["round"]) == 0:
-            state, _ = method.step(problem, state)
-        rng = np.random.default_rng(0)
-        seen = rng.normal(size=(4, 300, 1))
-        density = -0.5 * seen[..., 0] ** 2
+        problem, state = begun(method)
+        seen, density = independent_draws()
         seen[2] += 80.0
         density[2] -= 500.0
-        path = np.concatenate([seen, density[..., None]], axis=2)[:, ::10]
-        looked = {"seen": seen, "seen_density": density, "path": path, "draws": np.asarray(300)}
+        looked = after(seen, density)
         state = {**state, **looked, "left": np.asarray(0)}
         first = method._look(problem, state)
         assert int(first["left"]) > 0
