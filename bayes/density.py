@@ -15,7 +15,7 @@ import jax
 import numpy as np
 from jax.extend.core import Jaxpr, Literal
 
-__all__ = ["Split", "depending_outputs", "split_by_dependence"]
+__all__ = ["Split", "split_by_dependence"]
 
 _CALLS = ("jit", "pjit", "closed_call")
 
@@ -97,31 +97,6 @@ def split_by_dependence(function: Callable, position: Any, data: Any) -> Split:
         return jax.tree.unflatten(structure, found)
 
     return Split(prepare, run)
-
-
-def depending_outputs(function: Callable, first: Any, *rest: Any) -> Any:
-    """Which of a function's results depend on its first argument.
-
-    Parameters
-    ----------
-    function : callable
-        Of ``(first, *rest)``, traceable.
-    first, *rest : pytree
-        Arguments, or their shapes and types.
-
-    Returns
-    -------
-    pytree of bool
-        In the structure of the function's result.
-    """
-    closed, shape = jax.make_jaxpr(function, return_shape=True)(first, *rest)
-    steps, inputs, outputs, _ = _flatten(closed.jaxpr, closed.consts)
-    moving = set(inputs[: len(jax.tree.leaves(first))])
-    for step in steps:
-        if any(not isinstance(v, Literal) and v in moving for v in step.inputs):
-            moving.update(step.outputs)
-    found = [not isinstance(v, Literal) and v in moving for v in outputs]
-    return jax.tree.unflatten(jax.tree.structure(shape), found)
 
 
 def _flatten(

@@ -304,6 +304,16 @@ class Problem:
     def _sampled(self, values: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         return {s.name: np.asarray(values[s.name], float) for s in self.program.latents}
 
+    @property
+    def value_shapes(self) -> dict[str, tuple[int, ...]]:
+        """Shapes of what ``constrain`` gives for one position."""
+        with double_precision():
+            found = self.program.once(
+                "value shapes",
+                lambda: jax.eval_shape(self.program.constrain, self._flat_draw, self.arrays),
+            )
+        return {name: value.shape for name, value in found.items()}
+
     def compile_constrain(self) -> Future[Callable]:
         """Begin to compile what maps draws to the constrained space."""
         return self._compile_over_draws("constrain", self.program.constrain, self._flat_draw)

@@ -18,7 +18,8 @@ from numpyro.distributions.transforms import biject_to
 from numpyro.infer.util import compute_log_probs, constrain_fn, potential_energy
 from numpyro.primitives import Messenger
 
-from bayes.density import Split, depending_outputs, split_by_dependence
+from bayes.density import Split, split_by_dependence
+from bayes.dependence import NOTHING, dependence
 from bayes.precision import double_precision
 from bayes.supports import base_distribution
 
@@ -199,8 +200,12 @@ class Program:
             return self._constrain(jax.random.wrap_key_data(words), position, arrays)
 
         words, position = np.zeros(2, np.uint32), np.zeros(self.size)
-        found = depending_outputs(values, words, position, arrays)
-        self.undetermined = frozenset(name for name, depends in found.items() if depends)
+        closed, sites = jax.make_jaxpr(values, return_shape=True)(words, position, arrays)
+        key = frozenset(("key",))
+        others = [NOTHING] * (len(closed.jaxpr.invars) - 1)
+        found = dependence(closed.jaxpr, [key, *others], [NOTHING] * len(closed.consts)).outputs
+        random = jax.tree.unflatten(jax.tree.structure(sites), [bool(names) for names in found])
+        self.undetermined = frozenset(name for name, depends in random.items() if depends)
         return tuple(sorted(self.undetermined))
 
     def unconstrain(self, values: Mapping[str, Array], arrays: Any) -> Float[Array, " d"]:

@@ -30,7 +30,7 @@ from numpyro.infer import (
 
 import bayes
 from bayes.compilation import computing
-from bayes.inference import kernel_work
+from bayes.inference import pacing
 
 Y = np.array([0.3, 2.1, -0.7, 1.9, 0.4])
 NORMAL_DATA = {"n": 5, "y": Y}
@@ -344,7 +344,7 @@ def test_draws_depend_neither_on_blocks_nor_on_a_crash(kernel, tmp_path, monkeyp
     run = functools.partial(bayes.fit, model, data, method, seed=5)
     whole = run()
 
-    monkeypatch.setattr(kernel_work, "BLOCK_SECONDS", 1e-9)  # one iteration a block
+    monkeypatch.setattr(pacing, "BLOCK_SECONDS", 1e-9)  # one iteration a block
     left, step = [55], bayes.NumPyroKernel.step
 
     def fragile(self, problem, state):

@@ -16,7 +16,7 @@ from numpyro.infer import init_to_value
 
 import bayes
 from bayes.compilation import computing
-from bayes.inference import chains as running
+from bayes.inference import pacing as running
 
 AXES = {"chain_axis": 0, "draw_axis": 1}
 Z = 4.5

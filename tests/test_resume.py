@@ -24,8 +24,8 @@ sys.path.insert(0, {tests!r})
 import numpy as np, bayes
 from models_for_tests import SCHOOLS_DATA, schools
 warnings.simplefilter("ignore")
-from bayes.inference import chains
-chains.BLOCK_SECONDS = {block}   # many blocks, so that a kill lands anywhere
+from bayes.inference import pacing
+pacing.BLOCK_SECONDS = {block}   # many blocks, so that a kill lands anywhere
 method = bayes.NUTS(**{settings!r})
 print("ready", flush=True)
 post = bayes.fit(schools, SCHOOLS_DATA, method, seed=3, reparam="auto", checkpoint={path!r})

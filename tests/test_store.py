@@ -20,7 +20,7 @@ from bayes.diagnostics.convergence import convergence, separate_groups
 from bayes.draw_store import DrawStore, digest
 from bayes.driver import drive
 from bayes.fit import run_identity
-from bayes.inference import chains
+from bayes.inference import pacing
 from bayes.method import describe
 from bayes.stored_draws import StoredDraws
 from bayes.threefry import seed_key, split_key
@@ -52,7 +52,7 @@ def stored(tmp_path_factory):
 @pytest.fixture
 def small_blocks(monkeypatch):
     """Blocks of few draws, so that a run has many of them."""
-    monkeypatch.setattr(chains, "BLOCK_SECONDS", 0.002)
+    monkeypatch.setattr(pacing, "BLOCK_SECONDS", 0.002)
 
 
 # --------------------------------------------------------------------------- the same draws

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import functools
-import os
-import time
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from typing import Any
 
 import jax
@@ -14,6 +11,7 @@ import numpy as np
 
 from bayes.inference.blocks import Adaptation, Orders, block_function
 from bayes.inference.metric import Metric
+from bayes.inference.pacing import Pace, block_size
 from bayes.inference.randomness import momenta, trajectory_seeds
 from bayes.inference.transitions import Point
 from bayes.precision import double_precision
@@ -21,14 +19,7 @@ from bayes.problem import Problem
 
 __all__ = ["compile_block", "run_block"]
 
-BLOCK_SECONDS = 0.5
-"""What a block is meant to take: Ctrl-C, budgets and checkpoints wait no longer than that."""
-
-_FIRST_BLOCK, _LARGEST_BLOCK, _BLOCK_NUMBERS = 5, 500, 10**6
-
-
-def _block_size(dimension: int) -> int:
-    return max(1, min(_LARGEST_BLOCK, _BLOCK_NUMBERS // max(dimension, 1)))
+_BLOCK_NUMBERS = 10**6
 
 
 def compile_block(
@@ -53,22 +44,22 @@ def compile_block(
         Gives the compiled block.
     """
     program, d = problem.program, problem.size
-    shapes = [_shape(v) for v in metric]
+    shapes: list[Any] = [jax.ShapeDtypeStruct(np.shape(v), v.dtype) for v in metric]
     name = ("block", key, *(s.shape for s in shapes))
     if name in program.compiled:
         return program.compiled[name]
-    split, size = program.gradient(problem.arrays), _block_size(d)
-    number, whole = _shape(0.0), _shape(0)
+    split, size = program.gradient(problem.arrays), block_size(d, _BLOCK_NUMBERS)
+    number, whole = _shape(), _shape(dtype=np.int64)
     return program.compile_ahead(
         name,
         block_function(split.run, transition),
-        Point(_shape(np.zeros(d)), number, _shape(np.zeros(d))),
-        Adaptation(number, _shape(np.zeros(5))),
+        Point(_shape(d), number, _shape(d)),
+        Adaptation(number, _shape(5)),
         Orders(
-            _shape(np.zeros((size, d))),
-            _shape(np.zeros(size, np.uint64)),
+            _shape(size, d),
+            _shape(size, dtype=np.uint64),
             whole,
-            _shape(False),
+            _shape(dtype=np.bool_),
             number,
             whole,
         ),
@@ -77,14 +68,8 @@ def compile_block(
     )
 
 
-def _shape(value: Any) -> Any:
-    array = np.asarray(value)
-    return jax.ShapeDtypeStruct(array.shape, array.dtype)
-
-
-@functools.cache
-def _workers(count: int) -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(count, "bayes-chain")
+def _shape(*shape: int, dtype: Any = np.float64) -> Any:
+    return jax.ShapeDtypeStruct(shape, dtype)
 
 
 def run_block(
@@ -128,10 +113,8 @@ def run_block(
         ``count`` iterations; ``carry``, the chains' new places; ``position`` and ``gradient`` of
         shape (chain, count, d); ``stats`` of shape (chain, count).
     """
-    size, pace = _block_size(problem.size), problem.program.once("pace", dict)
-    seconds = pace.get("seconds")
-    wanted = _FIRST_BLOCK if seconds is None else int(BLOCK_SECONDS / max(seconds, 1e-9))
-    count = max(1, min(most, size, wanted))
+    size, pace = block_size(problem.size, _BLOCK_NUMBERS), problem.program.once("pace", Pace)
+    count = pace.count(min(most, size))
     compiled, prepared = block.result(), problem.prepared
     first = int(state["iteration"])
 
@@ -158,9 +141,7 @@ def run_block(
             }
         return {**carry, "streams": stream}, rows
 
-    begin = time.perf_counter()
-    results = list(_workers(os.cpu_count() or 1).map(run, range(len(state["x"]))))
-    pace["seconds"] = (time.perf_counter() - begin) / count
+    results = pace.run(run, len(state["x"]), count)
     carry, stats = jax.tree.map(lambda *v: np.stack(v), *results)
     return {
         "count": count,

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-import os
-import time
 from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import jax
@@ -16,14 +13,12 @@ from jaxtyping import Array
 from numpyro.infer.mcmc import MCMCKernel
 
 from bayes.inference.kernel_states import as_arrays, from_arrays, report
+from bayes.inference.pacing import Pace, block_size
 from bayes.precision import double_precision
 
 __all__ = ["KernelWork"]
 
-BLOCK_SECONDS = 0.5
-"""What a block is meant to take: Ctrl-C, budgets and checkpoints wait no longer than that."""
-
-_FIRST_BLOCK, _LARGEST_BLOCK, _BLOCK_NUMBERS = 5, 500, 4 * 10**6
+_BLOCK_NUMBERS = 4 * 10**6
 
 
 @dataclasses.dataclass
@@ -57,8 +52,8 @@ class KernelWork:
         self.ensemble = bool(self.make().is_ensemble_kernel)
         numbers = self.numbers * (self.chains if self.ensemble else 1)
         # What a block keeps must not grow with the model.
-        self.size = max(1, min(_LARGEST_BLOCK, _BLOCK_NUMBERS // max(numbers, 1)))
-        self.pace: float | None = None
+        self.size = block_size(numbers, _BLOCK_NUMBERS)
+        self.pace = Pace()
         self._compiled: dict[str, Any] = {}
 
     # ------------------------------------------------------------------- what is compiled
@@ -145,8 +140,7 @@ class KernelWork:
             ``values`` and ``stats`` by name, of shape (chain, count, ...).
         """
         with double_precision():
-            wanted = _FIRST_BLOCK if self.pace is None else int(BLOCK_SECONDS / self.pace)
-            count = max(1, min(most, self.size, wanted))
+            count = self.pace.count(min(most, self.size))
             key = self._keys(jax.random.key(0))[0]
 
             def arguments(chain: int) -> tuple:
@@ -158,11 +152,7 @@ class KernelWork:
                 with double_precision():
                     return jax.tree.map(np.asarray, compiled(*arguments(chain)))
 
-            begin = time.perf_counter()
-            states = len(leaves[0])
-            with ThreadPoolExecutor(min(states, os.cpu_count() or 1)) as pool:
-                found = list(pool.map(run, range(states)))
-            self.pace = max((time.perf_counter() - begin) / count, 1e-9)
+            found = self.pace.run(run, len(leaves[0]), count)
         new, rows = jax.tree.map(lambda *v: np.stack(v), *found)
         if self.ensemble:
             rows = jax.tree.map(lambda v: np.swapaxes(v[0], 0, 1), rows)

@@ -147,13 +147,12 @@ def _structured_metric(
 ) -> Metric:
     n, d = draws.shape
     full = plain.full
-    structured = dense_metric if full else low_rank_metric
-    if kind in ("dense", "low_rank"):
-        enough = n >= draws_for_structure(d, full=full)
-        return structured(draws, gradients) if enough else plain
-    one, other = slice(0, None, 2), slice(1, None, 2)
     if n < draws_for_structure(d, full=full):
         return plain
+    structured = dense_metric if full else low_rank_metric
+    if kind in ("dense", "low_rank"):
+        return structured(draws, gradients)
+    one, other = slice(0, None, 2), slice(1, None, 2)
     there = draws[other], gradients[other]
     diagonal = difficulty(diagonal_metric(draws[one], gradients[one], full=full), *there)
     if difficulty(structured(draws[one], gradients[one]), *there) < 0.75 * diagonal:
@@ -179,16 +178,11 @@ def _scales(draws: np.ndarray, gradients: np.ndarray) -> np.ndarray:
     return (spread / slope) ** 0.25
 
 
-def _geometric_mean(x: np.ndarray, g: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """A # B^-1 of A = cov(x) and B = cov(g), as L^-T U diag(v)^(1/2) U' L^-1 with B = L L'.
+def _geometric_root(x: np.ndarray, g: np.ndarray) -> np.ndarray:
+    """A factor of A # B^-1 of A = cov(x) and B = cov(g).
 
-    A little of the identity is added to both, worth one draw, so that the mean exists for any
-    number of draws.
-
-    Returns
-    -------
-    lower, vectors, values
-        L, U and v.
+    With B = L L' and L' A L = U diag(v) U', the mean is L^-T U diag(v)^(1/2) U' L^-1. A little of
+    the identity is added to both, worth one draw, so that it exists for any number of draws.
     """
     n, d = x.shape
     ridge = np.eye(d) / n
@@ -199,14 +193,13 @@ def _geometric_mean(x: np.ndarray, g: np.ndarray) -> tuple[np.ndarray, np.ndarra
     correlation = b / np.outer(deviation, deviation) + _JITTER * np.eye(d)
     lower = deviation[:, None] * np.linalg.cholesky(correlation)
     values, vectors = np.linalg.eigh(lower.T @ a @ lower)
-    return lower, vectors, np.clip(values, _FLOOR, None)
+    return np.linalg.solve(lower.T, vectors * np.clip(values, _FLOOR, None) ** 0.25)
 
 
 def dense_metric(draws: Float[np.ndarray, "n d"], gradients: Float[np.ndarray, "n d"]) -> Metric:
     """The metric of any covariance, the geometric mean of cov(x) and cov(g)^-1."""
     scale = _scales(draws, gradients)
-    lower, vectors, values = _geometric_mean(draws / scale, gradients * scale)
-    matrix = np.linalg.solve(lower.T, vectors * values**0.25)
+    matrix = _geometric_root(draws / scale, gradients * scale)
     return Metric(scale, matrix, np.zeros(0), np.asarray(True))
 
 
@@ -216,8 +209,7 @@ def low_rank_metric(draws: Float[np.ndarray, "n d"], gradients: Float[np.ndarray
     plain = _plain(scale, full=False)
     x, g = draws / scale, gradients * scale
     basis = np.linalg.qr(np.concatenate([_directions(x), _directions(g)], axis=1))[0]
-    lower, vectors, values = _geometric_mean(x @ basis, g @ basis)
-    root = np.linalg.solve(lower.T, vectors * values**0.25)
+    root = _geometric_root(x @ basis, g @ basis)
     covariance, axes = np.linalg.eigh(root @ root.T)
     chosen = np.argsort(-np.abs(np.log(covariance)))[: len(plain.stretch)]
     chosen = chosen[np.abs(np.log(covariance[chosen])) > np.log(_ORDINARY)]

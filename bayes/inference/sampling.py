@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import os
 import pathlib
 from typing import Any
@@ -76,8 +77,8 @@ class SamplingPhase(HamiltonianSettings):
 
     def _sizes(self, problem: Problem) -> dict[str, int]:
         """Elements of every site that is kept."""
-        sites = self._values(problem, np.zeros((1, 1, problem.size)))
-        return {name: value[0, 0].size for name, value in sites.items()}
+        sizes = {name: math.prod(shape) for name, shape in problem.value_shapes.items()}
+        return sizes if self.keep is None else {k: n for k, n in sizes.items() if k in self.keep}
 
     def _elements(self, values: dict[str, np.ndarray]) -> np.ndarray:
         """All elements of all sites, of shape (chain, draw, element)."""
@@ -89,17 +90,20 @@ class SamplingPhase(HamiltonianSettings):
         if self.store is not None:
             begin = (np.asarray(new[k]) for k in ("x", "log_step", "iteration"))
             new["store_round"] = digest(state["store_round"], *begin)
+        new.update(self._no_draws(problem, len(state["watched"])))
+        return {**new, "round": state["round"] + 1}
+
+    def _no_draws(self, problem: Problem, watched: int) -> dict[str, np.ndarray]:
+        """Entries of the state where a round has no draws yet."""
         return {
-            **new,
             "draws": np.asarray(0),
             "sampled": np.asarray(0),
             "diverged": np.asarray(0),
-            "seen": np.zeros((self.chains, 0, len(state["watched"]))),
+            "seen": np.zeros((self.chains, 0, watched)),
             "seen_density": np.zeros((self.chains, 0)),
             "path": np.zeros((self.chains, 0, problem.size + 1)),
             "last_rhat": np.asarray(np.inf),
             "wanted": np.asarray(0),
-            "round": state["round"] + 1,
         }
 
     def _most_iterations(self, state: dict[str, Any]) -> int:
