@@ -3,7 +3,8 @@
 The sampler looks at the statistics of the verdict (rank-normalised R-hat, bulk and tail effective
 sample sizes, errors of standard deviations), of the log density and of up to some hundred
 elements. It looks rarely, each time after so many draws as the last look says are needed: that
-keeps both the cost and the selection of lucky moments small.
+keeps both the cost and the selection of lucky moments small. The elements that are worst by means
+of batches are looked at first, and the others only where those have enough.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 from scipy.special import chdtri
 
+from bayes.diagnostics.blocks import by_block
 from bayes.diagnostics.ranks import rank_statistics
 from bayes.diagnostics.spread import spread_errors
 
@@ -26,6 +28,9 @@ _SLOWER, _LEAST_ROOM = 1.25, 1.1
 """Where only some elements are watched: room for others that are slower, and at least so much for
 the R-hat of others, which is in part noise."""
 _SOME_DRAWS = 20
+_FEW, _SUSPECTS, _BATCH = 32, 4, 25
+"""Of more than a few elements, so many are looked at first for each of four scores, which come of
+batches of so many draws and of half chains."""
 _LEAST_GROWTH, _MOST_GROWTH = 1.3, 2.0
 
 
@@ -103,15 +108,58 @@ def look(
         slower, room = _SLOWER, max(_LEAST_ROOM, highest[0] / highest[1])
     moving = np.ptp(values, axis=(0, 1)) > 0
     values, sampled = values[..., moving], sampled[moving]
+    first = _suspects(values)
+    lack, rhat = _lack(values[..., first], density, sampled[first], slower * target, room)
+    if lack <= 1.0 and not first.all():
+        rest = ~first
+        more, other = _lack(values[..., rest], density, sampled[rest], slower * target, room)
+        lack, rhat = max(lack, more), max(rhat, other)
+    growth = np.clip(1.15 * lack, _LEAST_GROWTH, _MOST_GROWTH) if lack > 1.0 else 1.0
+    return Look(int(np.ceil(draws * growth)), rhat)
+
+
+def _lack(
+    values: Float[np.ndarray, "chain draw element"],
+    density: Float[np.ndarray, "chain draw"],
+    sampled: Bool[np.ndarray, " element"],
+    target: float,
+    room: float,
+) -> tuple[float, float]:
+    """How many times as many draws are needed, and the largest R-hat."""
     found = rank_statistics(np.concatenate([values, density[..., None]], axis=2))
     size = np.minimum(found.bulk, found.tail)[:-1].min(initial=np.inf)
-    lacks = [slower * target / size]
+    lacks = [target / size]
     rhat = float(found.rhat.max())
     if len(values) > 1:
         # Of a stationary chain, R-hat - 1 falls with the number of draws.
         lacks.append(room * (rhat - 1.0) / (_RHAT - 1.0))
     error = spread_errors(values[..., sampled]).max(initial=0.0)
     lacks.append(float(np.square(error / _SPREAD_ERROR)))
-    lack = np.inf if np.isnan(lacks).any() else max(lacks)
-    growth = np.clip(1.15 * lack, _LEAST_GROWTH, _MOST_GROWTH) if lack > 1.0 else 1.0
-    return Look(int(np.ceil(draws * growth)), rhat)
+    return (np.inf if np.isnan(lacks).any() else max(lacks)), rhat
+
+
+def _suspects(values: Float[np.ndarray, "chain draw element"]) -> Bool[np.ndarray, " element"]:
+    """The elements whose draws, or their squares, differ most between batches or half chains."""
+    chosen = np.ones(values.shape[2], bool)
+    if len(chosen) > _FEW:
+        # What is not a number sorts last, and is the most suspicious.
+        worst = np.argsort(by_block(values, _differences, 4), axis=1)[:, -_SUSPECTS:]
+        chosen[:] = False
+        chosen[worst.ravel()] = True
+    return chosen
+
+
+def _differences(
+    rows: Float[np.ndarray, "element chain draw"],
+) -> Float[np.ndarray, "4 element"]:
+    """Variances of the means of batches and of half chains, in units of the variance."""
+    draws = rows.shape[2]
+    centred = rows - rows.mean(axis=(1, 2), keepdims=True)
+    scores = []
+    for numbers in (centred, np.square(centred)):
+        variance = numbers.var(axis=(1, 2))
+        for length in (_BATCH, draws // 2):
+            whole = numbers[..., : draws - draws % length]
+            means = whole.reshape(*numbers.shape[:2], -1, length).mean(axis=3)
+            scores.append(means.var(axis=(1, 2)) / variance)
+    return np.stack(scores)

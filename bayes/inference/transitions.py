@@ -77,11 +77,22 @@ def _turns(one: Array, other: Array, total: Array) -> Array:
     return (jnp.dot(one, way) <= 0) | (jnp.dot(other, way) <= 0)
 
 
+def _turns_at_joint(
+    first: Array, before: Array, after: Array, last: Array, left: Array, right: Array
+) -> Array:
+    """Whether either half of a stretch bends back on its way to the next state of the other half.
+
+    A stretch of a whole period ends where it began, and two halves of the same length each look
+    straight: only the joint shows it. Source: Stan's reference manual, 2.21 and later.
+    """
+    return _turns(first, after, left + after) | _turns(before, last, before + right)
+
+
 class _Subtree(NamedTuple):
     """A doubling under way: the moving end, the state chosen so far, and what turning needs.
 
     ``momenta`` and ``sums`` hold, for each level, the first momentum of the balanced subtree that
-    is open there and the sum of momenta up to it.
+    is open there and the sum of momenta up to it; ``befores`` holds the momentum before it.
     """
 
     end: Phase
@@ -95,6 +106,7 @@ class _Subtree(NamedTuple):
     diverging: Array
     momenta: Array
     sums: Array
+    befores: Array
 
 
 class _Tree(NamedTuple):
@@ -112,6 +124,7 @@ class _Tree(NamedTuple):
     diverging: Array
     momenta: Array
     sums: Array
+    befores: Array
 
 
 def nuts_transition(
@@ -173,6 +186,7 @@ def nuts_transition(
         diverging=no,
         momenta=level,
         sums=level,
+        befores=level,
     )
 
     def goes_on(tree: _Tree) -> Array:
@@ -197,6 +211,7 @@ def nuts_transition(
             diverging=no,
             momenta=tree.momenta,
             sums=tree.sums,
+            befores=tree.befores,
         )
         sub = lax.while_loop(
             lambda s: (s.leaf < leaves) & ~s.turning & ~s.diverging,
@@ -207,6 +222,8 @@ def nuts_transition(
         accept = whole & (uniform(bits) < jnp.exp(sub.log_weight - tree.log_weight))
         ends = Phase(*(v.at[side].set(e) for v, e in zip(tree.ends, sub.end, strict=True)))
         total = tree.total + sub.total
+        far, near = tree.ends.r[1 - side], tree.ends.r[side]
+        joint = _turns_at_joint(far, near, sub.momenta[0], sub.end.r, tree.total, sub.total)
         return _Tree(
             ends=ends,
             chosen=_select(accept, sub.chosen, tree.chosen),
@@ -216,10 +233,11 @@ def nuts_transition(
             depth=tree.depth + 1,
             leapfrogs=tree.leapfrogs + sub.leaf,
             acceptance=sub.acceptance,
-            turning=sub.turning | _turns(ends.r[0], ends.r[1], total),
+            turning=sub.turning | joint | _turns(far, sub.end.r, total),
             diverging=sub.diverging,
             momenta=sub.momenta,
             sums=sub.sums,
+            befores=sub.befores,
         )
 
     tree = lax.while_loop(goes_on, double, tree)
@@ -256,11 +274,16 @@ def _add_leaf(
     place = jnp.where(opens, top, spare)
     stored = sub.momenta.at[place].set(end.r)
     sums = sub.sums.at[place].set(total)
+    befores = sub.befores.at[place].set(sub.end.r)
 
     def check(carry: tuple[Array, Array]) -> tuple[Array, Array]:
         at, _ = carry
-        first = stored[at]
-        return at - 1, _turns(first, end.r, total - sums[at] + first)
+        # The second half of what ends here was opened one level up, unless it is this leaf alone.
+        first, before, after = stored[at], befores[at + 1], stored[at + 1]
+        left = sums[at + 1] - after - sums[at] + first
+        right = total - sums[at + 1] + after
+        joint = _turns_at_joint(first, before, after, end.r, left, right)
+        return at - 1, _turns(first, end.r, total - sums[at] + first) | ((at < top) & joint)
 
     none = jnp.full((), -1, jnp.int64)
     _, turning = lax.while_loop(
@@ -280,6 +303,7 @@ def _add_leaf(
         diverging=change < -_MAX_ENERGY_CHANGE,
         momenta=stored,
         sums=sums,
+        befores=befores,
     )
 
 
