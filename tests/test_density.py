@@ -83,3 +83,61 @@ def test_results_that_do_not_depend_on_the_position(rng):
 def test_arrays_that_the_function_closes_over(rng):
     table = jnp.asarray(rng.normal(size=50))
     compare(lambda x, y: (x * jnp.exp(table)).sum() + y, rng.normal(size=50), np.asarray(1.0))
+
+
+@pytest.mark.parametrize(
+    ("product", "shapes"),
+    [
+        (lambda x, b: x @ b, [(3, 40)]),
+        (lambda x, b: b @ x.T, [(3, 40)]),
+        (lambda x, b: (x @ b) * x[:, 0], [(3, 40), (40, 1)]),  # both are read
+        (lambda x, b: x @ jnp.stack([b, b], axis=1), [(40, 3)]),  # a product of matrices
+    ],
+)
+def test_a_narrow_matrix_is_kept_by_columns(rng, product, shapes):
+    x = rng.normal(size=(40, 3))
+    density = jax.value_and_grad(lambda b, x: -jnp.log1p(jnp.exp(product(x, b))).sum())
+    split = compare(density, rng.normal(size=3), x)
+    assert sorted(v.shape for v in split.prepare(x) if v.ndim) == shapes
+
+
+def test_a_wide_matrix_is_kept_as_it_is(rng):
+    x = rng.normal(size=(10, 8))
+    density = jax.value_and_grad(lambda b, x: -jnp.log1p(jnp.exp(x @ b)).sum())
+    split = compare(density, rng.normal(size=8), x)
+    assert [v.shape for v in split.prepare(x) if v.ndim] == [(10, 8)]
+
+
+@pytest.mark.parametrize(
+    "density",
+    [
+        lambda x, g: jnp.exp(x[:8][g]).sum(),
+        lambda x, g: jnp.exp(x[:8].at[g + 3].get(mode="fill", fill_value=1.0)).sum(),  # beyond
+        lambda x, g: (jnp.cos(x.reshape(8, 2)[g]) @ jnp.arange(2.0)).sum(),  # rows
+        lambda x, g: (jnp.cos(x.reshape(2, 8)[:, g]) * jnp.arange(30.0)[None]).sum(),  # columns
+        lambda x, g: jnp.sin(jnp.zeros(8).at[g].add(x[g] ** 2)).sum(),
+        lambda x, g: jnp.sin(x.at[jnp.arange(4) * 2].set(x[:4] ** 2)).sum(),
+        lambda x, g: jnp.sin(x[3] * x[g[0]]),
+    ],
+)
+def test_updates_made_one_after_another(rng, density):
+    g = rng.integers(0, 8, 30)
+    split = compare(jax.value_and_grad(density), rng.normal(size=16), g)
+    text = str(jax.make_jaxpr(split.run)(np.ones(16), split.prepare(g)))
+    assert "scatter" not in text or "while" in text or "scan" in text
+
+
+def test_updates_beside_a_factorisation_are_made_at_once(rng):
+    def density(x, g):
+        factor = jnp.linalg.cholesky(jnp.eye(3) * jnp.exp(x[0]))
+        return jnp.exp(x[g]).sum() + jnp.log(jnp.diagonal(factor)).sum()
+
+    g = rng.integers(0, 8, 30)
+    split = compare(jax.value_and_grad(density), np.ones(8), g)
+    assert "while" not in str(jax.make_jaxpr(split.run)(np.ones(8), split.prepare(g)))
+
+
+def test_many_updates_are_made_at_once(rng):
+    g = rng.integers(0, 8, 5000)
+    split = compare(jax.value_and_grad(lambda x, g: jnp.exp(x[g]).sum()), np.ones(8), g)
+    assert "while" not in str(jax.make_jaxpr(split.run)(np.ones(8), split.prepare(g)))
