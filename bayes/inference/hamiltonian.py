@@ -17,7 +17,7 @@ from bayes.inference.chains import compile_block, run_block
 from bayes.inference.metric import Metric, identity_metric
 from bayes.inference.randomness import Purpose, generator_of, new_streams
 from bayes.inference.sampling import SITE, SamplingPhase
-from bayes.inference.starts import find_starts
+from bayes.inference.starts import ascend, evaluate, find_starts
 from bayes.inference.stopping import watched_elements
 from bayes.inference.transitions import Point, Transition
 from bayes.inference.warmup import TARGETS, Stage, common_step, far_chains
@@ -253,7 +253,7 @@ class Hamiltonian(SamplingPhase):
         if far.any() and final:
             new = copy_chains(state, far)
         elif far.any():
-            new = self._start_again(problem, state, far, window)
+            new = self._start_again(problem, state, far, np.asarray(metric.scale), window)
             # What lost chains have been through is not to be learned from.
             new.update(empty_window(self.chains, problem.size))
         # In coordinates of the new metric the step size is of the order of one.
@@ -261,15 +261,23 @@ class Hamiltonian(SamplingPhase):
         return self._search_step({**new, **metric_state(metric)}, steps), settled
 
     def _start_again(
-        self, problem: Problem, state: dict[str, Any], lost: np.ndarray, window: int
+        self,
+        problem: Problem,
+        state: dict[str, Any],
+        lost: np.ndarray,
+        scale: np.ndarray,
+        window: int,
     ) -> dict[str, Any]:
-        """Give lost chains starts of their own anew."""
+        """Give lost chains starts of their own anew, as high as the other chains are."""
         fresh = find_starts(
             problem, state["key"], self.chains, self.candidates, self.init_strategy, window + 1
         )
-        found = {"x": fresh.positions, "lp": fresh.density, "gradient": fresh.gradients}
+        others = newest(state, "density")[~lost]
+        level = float(np.median(others[:, others.shape[1] // 2 :]))
         new = {**state, "restarts": state["restarts"] + lost}
-        for name, value in found.items():
+        places = np.stack([ascend(problem, x, level, scale) for x in fresh.positions[lost]])
+        density, gradients = evaluate(problem, places)
+        for name, value in {"x": places, "lp": density, "gradient": gradients}.items():
             new[name] = state[name].copy()
-            new[name][lost] = value[lost]
+            new[name][lost] = value
         return new

@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array
+from jaxtyping import Array, Float
 
 from bayes.errors import InitError
 from bayes.inference.randomness import Purpose, generator_of
 from bayes.precision import double_precision
 from bayes.problem import Problem
 
-__all__ = ["Starts", "find_starts"]
+__all__ = ["Starts", "ascend", "evaluate", "find_starts"]
 
 _RADII = (2.0, 1.0, 0.5, 0.1)
 _AT_ONCE = 20
+_MOST_STEPS = 200
 
 
 class Starts(NamedTuple):
@@ -81,7 +83,7 @@ def find_starts(
     else:
         words = generator.integers(2**32, size=2, dtype=np.uint32)
         positions = problem.starts(jax.random.wrap_key_data(jnp.asarray(words)), count, strategy)
-    values, gradients = _evaluate(problem, positions)
+    values, gradients = evaluate(problem, positions)
     steep = np.isfinite(gradients).all(axis=1)
     finite = np.isfinite(values) & steep
     info = {
@@ -104,8 +106,84 @@ def find_starts(
     return Starts(positions[chosen], values[chosen], gradients[chosen], info)
 
 
-def _evaluate(problem: Problem, positions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Log density and gradient at many positions, a fixed number at once."""
+def ascend(
+    problem: Problem,
+    position: Float[np.ndarray, " d"],
+    level: float,
+    scale: Float[np.ndarray, " d"],
+) -> Float[np.ndarray, " d"]:
+    """Climb from a start until the log density is what it is elsewhere in the posterior.
+
+    A chain that starts far out, where a scale is wrong by magnitudes, may take more iterations to
+    arrive than a warm-up has. Up to the level of the chains that have arrived, and no further:
+    the highest densities may be where there is no mass.
+
+    Parameters
+    ----------
+    problem : Problem
+        Model and data.
+    position : array of shape (d,)
+        Start.
+    level : float
+        Log density to stop at.
+    scale : array of shape (d,)
+        Scales of the coordinates, as far as they are known.
+
+    Returns
+    -------
+    array of shape (d,)
+        The highest place that was found, which may be below the level.
+
+    References
+    ----------
+    Byrd, Lu, Nocedal and Zhu (1995), A limited memory algorithm for bound constrained optimization.
+    """
+    from scipy.optimize import minimize
+
+    best, highest = position, float(evaluate(problem, position[None])[0][0])
+
+    def height(u: np.ndarray) -> tuple[float, np.ndarray]:
+        nonlocal best, highest
+        place = position + scale * u
+        values, gradients = evaluate(problem, place[None])
+        value, slope = float(values[0]), scale * gradients[0]
+        if not (np.isfinite(value) and np.isfinite(slope).all()):
+            # A little worse than the best: the line search halves its step, and goes on.
+            return 1.0 + abs(highest) - highest, np.zeros_like(u)
+        if value > highest:
+            best, highest = place, value
+        if value >= level:
+            raise StopIteration
+        return -value, -slope
+
+    with contextlib.suppress(StopIteration):
+        minimize(
+            height,
+            np.zeros_like(position),
+            jac=True,
+            method="L-BFGS-B",
+            options={"maxfun": _MOST_STEPS},
+        )
+    return best
+
+
+def evaluate(
+    problem: Problem, positions: Float[np.ndarray, "n d"]
+) -> tuple[Float[np.ndarray, " n"], Float[np.ndarray, "n d"]]:
+    """Log density and gradient at positions, a fixed number at once.
+
+    Parameters
+    ----------
+    problem : Problem
+        Model and data.
+    positions : array of shape (n, d)
+        Positions.
+
+    Returns
+    -------
+    densities : array of shape (n,)
+    gradients : array of shape (n, d)
+    """
     split = problem.program.gradient(problem.arrays)
     whole = -(-len(positions) // _AT_ONCE) * _AT_ONCE
     padded = np.resize(positions, (whole, problem.size)).reshape(-1, _AT_ONCE, problem.size)
