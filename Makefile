@@ -15,7 +15,7 @@ export PYRIGHT_PYTHON_IGNORE_WARNINGS := 1
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help env demo test test-slow lint format bench bench-nuts lock clean force
+.PHONY: help env demo picture test test-slow lint format bench bench-nuts lock clean force
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*##  */\1|/p' $(MAKEFILE_LIST) | while IFS='|' read -r target text; do \
@@ -51,9 +51,15 @@ $(STAMP): requirements.lock pyproject.toml $(if $(READY),,force)
 
 force:
 
-demo: $(STAMP)  ## fit the radon model to its data; the result goes to results/
+demo: $(STAMP)  ## fit the radon model to its data; posterior and report go to results/
 	@mkdir -p results
-	.venv/bin/python -m bayes fit models/radon.py --reparam auto --save results/radon.zarr
+	.venv/bin/python -m bayes fit models/radon.py --reparam auto --save results/radon.zarr \
+		--report results/radon.html
+
+picture: demo  ## draw the README's picture of the demo's report, with Chromium
+	@mkdir -p docs
+	chromium --headless --no-sandbox --disable-gpu --hide-scrollbars --window-size=1200,1150 \
+		--screenshot=docs/report.png "file://$(CURDIR)/results/radon.html" 2>/dev/null
 
 # A worker a core, four at most: each one loads and compiles for itself. Neighbours share what they
 # compiled, so each worker takes a run of tests and steals from the others' only when it is idle.

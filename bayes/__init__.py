@@ -22,17 +22,21 @@ from bayes.errors import (
 )
 
 if TYPE_CHECKING:
+    from bayes.calibration.result import Calibration
+    from bayes.calibration.sbc import sbc
     from bayes.criticism import compare
     from bayes.data import Data
     from bayes.diagnostics.checks import Check, Diagnostics
     from bayes.fit import fit
     from bayes.gallery import gallery
+    from bayes.geweke import geweke
     from bayes.inference.hmc import HMC
     from bayes.inference.numpyro_kernel import NumPyroKernel
     from bayes.inference.nuts import NUTS
     from bayes.method import Method
     from bayes.model import Model
     from bayes.posterior import Posterior, load
+    from bayes.predictive_checks import PredictiveCheck
 
 __version__ = "0.1.0"
 
@@ -40,6 +44,7 @@ __all__ = [
     "HMC",
     "NUTS",
     "BayesError",
+    "Calibration",
     "Check",
     "ConvergenceWarning",
     "Data",
@@ -54,13 +59,16 @@ __all__ = [
     "NoDrawsError",
     "NumPyroKernel",
     "Posterior",
+    "PredictiveCheck",
     "SettingsError",
     "ShapeError",
     "UnsupportedModelError",
     "compare",
     "fit",
     "gallery",
+    "geweke",
     "load",
+    "sbc",
 ]
 
 # Loaded at first use, so that importing bayes costs no more than its parts that are used.
@@ -68,16 +76,20 @@ _HOMES = {
     "HMC": "bayes.inference.hmc",
     "NUTS": "bayes.inference.nuts",
     "NumPyroKernel": "bayes.inference.numpyro_kernel",
+    "Calibration": "bayes.calibration.result",
     "Check": "bayes.diagnostics.checks",
     "Data": "bayes.data",
     "Diagnostics": "bayes.diagnostics.checks",
     "Method": "bayes.method",
     "Model": "bayes.model",
     "Posterior": "bayes.posterior",
+    "PredictiveCheck": "bayes.predictive_checks",
     "compare": "bayes.criticism",
     "fit": "bayes.fit",
     "gallery": "bayes.gallery",
+    "geweke": "bayes.geweke",
     "load": "bayes.posterior",
+    "sbc": "bayes.calibration.sbc",
 }
 
 

@@ -41,6 +41,10 @@ class MethodRecord:
         Wall time of the fit.
     info : dict
         What the method found out on the way.
+    versions : dict
+        Versions of the packages that made it.
+    finished : str
+        When, in UTC; empty where it is not known.
     """
 
     name: str
@@ -49,6 +53,8 @@ class MethodRecord:
     seed: int
     seconds: float
     info: dict[str, Any]
+    versions: dict[str, str] = dataclasses.field(default_factory=dict)
+    finished: str = ""
 
     def __str__(self) -> str:
         settings = ", ".join(f"{k}={v}" for k, v in self.settings.items())

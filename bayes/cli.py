@@ -15,6 +15,7 @@ from typing import Annotated, Any
 
 import typer
 
+from bayes import cli_calibration
 from bayes.errors import (
     BayesError,
     ConvergenceWarning,
@@ -88,16 +89,22 @@ def fit(
         pathlib.Path | None, typer.Option(help="Folder to write to and to resume from.")
     ] = None,
     save: Annotated[pathlib.Path | None, typer.Option(help="Where to save the posterior.")] = None,
+    report: Annotated[
+        pathlib.Path | None, typer.Option(help="Where to write a report: .html, .md or .json.")
+    ] = None,
     progress: Annotated[bool | None, typer.Option(help="Show a progress line.")] = None,
 ) -> None:
     """Fit the model in FILE and print its summary and verdict."""
     with _plain_errors():
         chosen = _configure(method, settings or [])
         import bayes
+        from bayes.diagnostics.report.report import require_writable
         from bayes.storage import require_replaceable
 
         if save is not None:
             require_replaceable(save)  # before the fit, not after it
+        if report is not None:
+            require_writable(report)
         model, table = _read_model(file, data, reparam)
 
         with warnings.catch_warnings():
@@ -120,6 +127,9 @@ def fit(
         if save is not None:
             posterior.save(save)
             typer.echo(f"saved to {save}")
+        if report is not None:
+            posterior.report(report, title=f"Posterior of {file.stem}", seed=seed)
+            typer.echo(f"report written to {report}")
     if posterior.diagnostics.interrupted == "keyboard":
         raise typer.Exit(INTERRUPTED)
     if not posterior.diagnostics.ok:
@@ -142,6 +152,41 @@ def summary(
         raise typer.Exit(NOT_OK)
 
 
+@app.command(
+    epilog="Examples:\n\n  bayes report schools.zarr\n\n"
+    "  bayes report schools.zarr --model models/eight_schools.py --out schools.md"
+)
+def report(
+    posterior: Annotated[pathlib.Path, typer.Argument(help="A saved posterior.")],
+    model: Annotated[
+        pathlib.Path | None,
+        typer.Option(help="Its model's Python file, for what is computed from the model."),
+    ] = None,
+    out: Annotated[
+        pathlib.Path | None,
+        typer.Option(help="Where to write: .html (by default, beside it), .md or .json."),
+    ] = None,
+    title: Annotated[str | None, typer.Option(help="The report's heading.")] = None,
+    seed: Annotated[int, typer.Option(help="Seed of prior and predictive draws.")] = 0,
+) -> None:
+    """Write what the diagnostics of a saved posterior say, with figures, as one file."""
+    with _plain_errors():
+        from bayes.diagnostics.report.report import require_writable
+        from bayes.gallery import Entry
+        from bayes.posterior import load
+
+        beside = pathlib.Path(f"{str(posterior).removesuffix('.zarr')}.html")
+        path = beside if out is None else out
+        require_writable(path)  # before the work for it, not after it
+        entry = None if model is None else Entry(model.stem, _read_module(model))
+        loaded = load(posterior, None if entry is None else entry.model)
+        name = f"Posterior of {entry.name}" if entry is not None and title is None else title
+        loaded.report(path, title=name, seed=seed)
+        typer.echo(f"report written to {path}")
+    if not loaded.diagnostics.ok:
+        raise typer.Exit(NOT_OK)
+
+
 @app.command(epilog="Example:\n\n  bayes methods")
 def methods() -> None:
     """List the methods, and the settings that --set takes."""
@@ -153,6 +198,9 @@ def methods() -> None:
         typer.echo(f"{name}: {title}")
         for field in dataclasses.fields(cls):
             typer.echo(f"  {field.name}={describe(field.default)}")
+
+
+app.command(epilog=cli_calibration.EXAMPLES)(cli_calibration.sbc)
 
 
 def _table(posterior: Any, rows: int = 60) -> str:
@@ -174,17 +222,9 @@ def _show_warning(message: Any, *_: Any, **__: Any) -> None:
 def _read_model(
     file: pathlib.Path, data: pathlib.Path | None, reparam: str | None
 ) -> tuple[Any, Any]:
-    from bayes.gallery import Entry, load_file
+    from bayes.gallery import Entry
 
-    if file.suffix != ".py" or not file.is_file():
-        raise ModelError(f"{file} is not a Python file that exists")
-    sys.path.insert(0, str(file.resolve().parent))
-    try:
-        module = load_file(file)
-    except Exception as error:
-        raise ModelError(f"{file} cannot be imported: {_said(error, file)}") from error
-    if not callable(getattr(module, "model", None)):
-        raise ModelError(f"{file} defines no function `model`")
+    module = _read_module(file)
     entry = Entry(file.stem, module)
     model = entry.model if reparam is None else entry.model.replace(reparam=reparam)
     if data is not None:
@@ -195,6 +235,21 @@ def _read_model(
         return model, entry.data()
     except Exception as error:
         raise DataError(f"data() of {file} failed: {_said(error, file)}") from error
+
+
+def _read_module(file: pathlib.Path) -> Any:
+    from bayes.gallery import load_file
+
+    if file.suffix != ".py" or not file.is_file():
+        raise ModelError(f"{file} is not a Python file that exists")
+    sys.path.insert(0, str(file.resolve().parent))
+    try:
+        module = load_file(file)
+    except Exception as error:
+        raise ModelError(f"{file} cannot be imported: {_said(error, file)}") from error
+    if not callable(getattr(module, "model", None)):
+        raise ModelError(f"{file} defines no function `model`")
+    return module
 
 
 def _said(error: Exception, file: pathlib.Path) -> str:

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from bayes.diagnostics.pointwise import observations_of
 from bayes.errors import BayesError, DataError, ModelError, SettingsError, UnsupportedModelError
 
 if TYPE_CHECKING:
     import pandas as pd
-    import xarray as xr
 
     from bayes.posterior import Posterior
 
@@ -75,7 +75,7 @@ def loo(posterior: Posterior, var_name: str | None = None, **options: Any) -> An
         raise SettingsError(
             f"no observed site '{name}'; there are {', '.join(map(str, sites.data_vars))}"
         )
-    kept = _observations_of(sites[name])
+    kept = observations_of(sites[name])
     tree = xr.DataTree.from_dict(
         {
             **{f"/{n}": g for n, g in posterior.data.children.items() if n != "log_likelihood"},
@@ -83,28 +83,6 @@ def loo(posterior: Posterior, var_name: str | None = None, **options: Any) -> An
         }
     )
     return arviz_loo(tree, var_name=name, **options)
-
-
-def _observations_of(values: xr.DataArray) -> xr.DataArray:
-    """Finite log likelihoods by observation, without those that are masked."""
-    import xarray as xr
-
-    array = values.transpose("chain", "draw", ...)
-    bad = ~np.isfinite(array.values).all(axis=(0, 1))
-    if np.any(bad):
-        where = np.argwhere(np.atleast_1d(bad))[:3]
-        shown = ", ".join(str(tuple(map(int, w)) if len(w) > 1 else int(w[0])) for w in where)
-        raise DataError(
-            f"loo: the log likelihood of '{values.name}' is not finite at observation {shown} "
-            f"({int(bad.sum())} in all)"
-        )
-    # A mask makes the log likelihood exactly 0 at every draw, which no observation's is by chance.
-    masked = np.asarray((array.values == 0.0).all(axis=(0, 1)))
-    if not masked.any():
-        return array
-    flat = array.values.reshape(*array.shape[:2], -1)[..., ~masked.ravel()]
-    coords = {"chain": array["chain"], "draw": array["draw"]}
-    return xr.DataArray(flat, coords, dims=("chain", "draw", "observation"), name=values.name)
 
 
 def compare(

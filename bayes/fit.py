@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import os
 import warnings
 from collections.abc import Mapping, Sequence
@@ -107,7 +108,14 @@ def fit(
             kept = Checkpoint(checkpoint, run_identity(problem, chosen, seed))
         outcome = drive(problem, chosen, seed, budget=budget, checkpoint=kept, progress=progress)
         record = MethodRecord(
-            chosen.name, chosen.settings(), reason, seed, outcome.seconds, outcome.draws.info
+            chosen.name,
+            chosen.settings(),
+            reason,
+            seed,
+            outcome.seconds,
+            outcome.draws.info,
+            versions(),
+            f"{datetime.datetime.now(datetime.UTC):%Y-%m-%d %H:%M} UTC",
         )
         posterior = Posterior.assemble(
             problem, outcome.draws, record, outcome.interrupted, outcome.non_finite

@@ -43,6 +43,7 @@ class Entry:
             self._module.model,
             dims=getattr(self._module, "DIMS", None),
             coords=getattr(self._module, "COORDS", None),
+            name=self.name,
             **self.settings,
         )
 

@@ -31,6 +31,8 @@ class Model:
         ``numpyro.infer.reparam.Reparam`` is used as it is. Draws are of the original sites.
     allow_prior : bool
         Whether a program without any observed site may be fitted: its posterior is its prior.
+    name : str, optional
+        What to call it; the program's name by default.
 
     Examples
     --------
@@ -46,6 +48,7 @@ class Model:
         coords: Mapping[str, Any] | None = None,
         reparam: Any = None,
         allow_prior: bool = False,
+        name: str | None = None,
     ) -> None:
         if isinstance(fn, Model):
             raise ModelError("fn is a Model already; use Model.replace to change its settings")
@@ -57,11 +60,7 @@ class Model:
         self.reparam = reparam
         self.allow_prior = allow_prior
         self.signature = Signature.of(fn)
-
-    @property
-    def name(self) -> str:
-        """Name of the program."""
-        return self.signature.program
+        self.name = name or self.signature.program
 
     def replace(
         self,
@@ -77,6 +76,7 @@ class Model:
             coords={**self.coords, **(coords or {})},
             reparam=self.reparam if reparam is None else reparam,
             allow_prior=self.allow_prior,
+            name=self.name,
         )
 
     def bind(self, data: Any, *, need_observed: bool = True, marginal: bool = True) -> Problem:

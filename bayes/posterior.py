@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     import pandas as pd
     import xarray as xr
 
+    from bayes.diagnostics.report.report import Report
+    from bayes.predictive_checks import PredictiveCheck
+
 __all__ = ["MethodRecord", "Posterior", "load"]
 
 _ON_REQUEST = ("log_likelihood", "log_prior", "prior", "prior_predictive", "posterior_predictive")
@@ -271,6 +274,84 @@ class Posterior:
 
         return loo(self, var_name, **options)
 
+    def check(
+        self,
+        statistic: str | Callable[[Any], Any],
+        *,
+        site: str | None = None,
+        seed: int = 0,
+        name: str | None = None,
+    ) -> PredictiveCheck:
+        """Check whether data that the fitted model makes resemble the observations in some respect.
+
+        Parameters
+        ----------
+        statistic : callable or {"mean", "sd", "min", "max", "median", "zeros", "skew"}
+            From an array of one data set, of the shape of the observed site, to a number. Missing
+            and masked observations are left out of the observations and of every replicate, as a
+            vector of those that are there. "zeros" is their share.
+        site : str, optional
+            The observed site, where there are several.
+        seed : int
+            Seed of the replicates, where the group posterior_predictive is not there; they are
+            not kept.
+        name : str, optional
+            What to call the statistic; the function's name by default.
+
+        Returns
+        -------
+        PredictiveCheck
+            The statistic of observations and replicates, a p-value and whether it is ``ok``.
+
+        Raises
+        ------
+        SettingsError
+            Where the statistic fails or gives no number: says on which data and what it gave.
+        ModelError
+            Where there are no replicates and no model to make them with.
+
+        Examples
+        --------
+        >>> post.check("max")
+        >>> post.check(lambda y: y.var() / y.mean(), name="dispersion")
+        """
+        from bayes.predictive_checks import check
+
+        return check(self, statistic, site, seed, name)
+
+    def report(self, path: str | os.PathLike | None = None, **options: Any) -> Report:
+        """Write what the diagnostics say as a report for others to read.
+
+        Prior, predictive and log likelihood draws that it takes are computed where they are not
+        there; the posterior stays as it is.
+
+        Parameters
+        ----------
+        path : path, optional
+            Where to save it: ``.html`` is one page with its figures that needs no network, ``.md``
+            is text, ``.json`` is for machines.
+        **options
+            ``title``: heading; ``seed``: seed of prior and predictive draws; ``against_nuts``:
+            whether to hold an approximation's draws against a short NUTS run.
+
+        Returns
+        -------
+        Report
+            Shown by notebooks, printed as text.
+
+        Raises
+        ------
+        SettingsError
+            Where the path or an option makes no sense, before anything is computed.
+
+        Examples
+        --------
+        >>> post.report("report.html")
+        """
+        from bayes.reporting import report
+
+        return report(self, path, **options)
+
     def save(self, path: str | os.PathLike) -> None:
         """Save as zarr, with checksums and a manifest; written whole or not at all.
 
@@ -290,6 +371,11 @@ class Posterior:
             f"{head}: {sizes['chain']} chains x {sizes['draw']} draws by {self.method.name}; "
             f"{self.diagnostics.verdict}"
         )
+
+    def _repr_html_(self) -> str:
+        from bayes.notebook import short_html
+
+        return short_html(self)
 
 
 def load(path: str | os.PathLike, model: Any = None) -> Posterior:

@@ -12,9 +12,9 @@ from bayes.diagnostics.convergence import (
     Convergence,
     constant_elements,
     convergence,
-    element_labels,
-    worst_place,
+    telling_place,
 )
+from bayes.diagnostics.elements import element_labels, resting_elements
 from bayes.stored_draws import StoredDraws
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ def assess(
     lp : array of shape (chain, draw), optional
         Log density.
     sampled : collection of str, optional
-        Sites whose standard deviations are judged.
+        Sites that should move and whose standard deviations are judged.
 
     Returns
     -------
@@ -52,21 +52,24 @@ def assess(
     names: list[str] = []
     columns: list[np.ndarray] = []  # of R-hat, bulk, tail, spread
     constant = 0
+    resting: tuple[str, ...] = ()
     owners: list[tuple[StoredDraws, np.ndarray]] = []
     for name, draws in stored.items():
         statistics, kept = _assess_site(name, draws, sampled)
         names += element_labels(name, draws.shape[2:], kept)
         constant += int((~kept).sum())
+        if sampled is not None and name in sampled:
+            resting += resting_elements(name, np.asarray(draws[:1, :1, ...][0, 0]), ~kept)
         columns.append(statistics[:, kept])
         owners.append((draws, np.flatnonzero(kept)))
     if lp is not None:
         names.append(LOG_DENSITY)
         columns.append(_columns(convergence({LOG_DENSITY: lp}, lp))[:, -1:])
     rhat, bulk, tail, spread = np.concatenate(columns, axis=1)
-    slowest = _draws_of(worst_place(rhat, largest=True), owners, lp) if names else None
+    slowest = _draws_of(telling_place(rhat, names), owners, lp) if names else None
     if slowest is None:
         slowest = np.empty(next(iter(stored.values())).shape[:2])
-    return Convergence(names, slowest, rhat, bulk, tail, spread, constant)
+    return Convergence(names, slowest, rhat, bulk, tail, spread, constant, resting)
 
 
 def _assess_site(

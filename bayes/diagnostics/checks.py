@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from bayes.diagnostics.assessment import assess
-from bayes.diagnostics.convergence import Convergence, separate_groups
+from bayes.diagnostics.convergence import APART, Convergence, telling_place
+from bayes.diagnostics.elements import element_draws
+from bayes.diagnostics.separation import check_agreement, find_separation
+from bayes.diagnostics.tails import tail_index
+from bayes.diagnostics.verdict import Check, Diagnostics
 from bayes.stored_draws import StoredDraws
 
 if TYPE_CHECKING:
@@ -19,98 +22,8 @@ __all__ = ["Check", "Diagnostics", "diagnose", "judge_draws"]
 
 RHAT, ESS, BFMI, SPREAD_ERROR = 1.01, 400, 0.3, 0.06
 DIVERGENT_SHARE, SATURATED_SHARE = 1e-4, 0.05
-
-
-@dataclasses.dataclass(frozen=True)
-class Check:
-    """One check.
-
-    Parameters
-    ----------
-    name : str
-        What is checked.
-    value : float
-        What was found; NaN where it could not be assessed.
-    threshold : float
-        Where it would fail.
-    passed : bool
-        Whether it passed.
-    advice : str
-        What the finding means and what to do next; may be given for a pass, too.
-    """
-
-    name: str
-    value: float
-    threshold: float
-    passed: bool
-    advice: str = ""
-
-    def __str__(self) -> str:
-        mark = "pass" if self.passed else "FAIL"
-        line = f"{mark}  {self.name:<12} {self.value:.4g} (threshold {self.threshold:g})"
-        return f"{line}  {self.advice}" if self.advice else line
-
-
-@dataclasses.dataclass(frozen=True)
-class Diagnostics:
-    """The verdict on a posterior.
-
-    Parameters
-    ----------
-    checks : tuple of Check
-        In order of weight.
-    interrupted : str or None
-        ``"keyboard"`` or ``"budget"`` where the run was stopped before it was done.
-    notes : tuple of str
-        What else is worth knowing.
-    """
-
-    checks: tuple[Check, ...]
-    interrupted: str | None = None
-    notes: tuple[str, ...] = ()
-
-    @property
-    def ok(self) -> bool:
-        """Whether every check passed."""
-        return all(check.passed for check in self.checks)
-
-    @property
-    def failed(self) -> tuple[Check, ...]:
-        """The checks that did not pass."""
-        return tuple(check for check in self.checks if not check.passed)
-
-    def __getitem__(self, name: str) -> Check:
-        for check in self.checks:
-            if check.name == name:
-                return check
-        raise KeyError(f"no check '{name}'; there are {', '.join(c.name for c in self.checks)}")
-
-    @property
-    def verdict(self) -> str:
-        """One paragraph in words."""
-        cut = f" (stopped early: {self.interrupted})" if self.interrupted else ""
-        if self.ok:
-            return f"ok: all {len(self.checks)} checks passed{cut}"
-        reasons = "; ".join(f"{c.name} {c.value:.4g}: {c.advice}" for c in self.failed)
-        return f"not ok{cut}: {reasons}"
-
-    def __str__(self) -> str:
-        lines = [self.verdict, *(f"  {check}" for check in self.checks)]
-        return "\n".join([*lines, *(f"  note  {note}" for note in self.notes)])
-
-    def to_dict(self) -> dict[str, Any]:
-        """JSON values."""
-        return {
-            "checks": [dataclasses.asdict(c) for c in self.checks],
-            "interrupted": self.interrupted,
-            "notes": list(self.notes),
-        }
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> Diagnostics:
-        """Back from JSON values."""
-        checks = tuple(Check(**c) for c in values["checks"])
-        return cls(checks, values["interrupted"], tuple(values["notes"]))
+NO_VARIANCE, NO_MEAN = 0.5, 0.7
+"""Pareto k-hat of a tail from which on a standard deviation and a mean of draws tell nothing."""
 
 
 def diagnose(tree: xr.DataTree, info: Mapping[str, Any], **options: Any) -> Diagnostics:
@@ -173,11 +86,15 @@ def judge_draws(
     chains = next(iter(sites.values())).shape[0]
     lp = stats.get("lp")
     found = assess(sites, lp, info.get("sampled")) if found is None else found
-    checks = [_chains(chains), _finite(info), *_convergence_checks(found, chains, centred)]
-    if lp is not None and chains > 1:
-        checks.append(_agreement(lp, found, info))
+    separation = find_separation(found, sites)
+    apart = separation.brief
+    checks = [_chains(chains), _finite(info), *_convergence_checks(found, chains, centred, apart)]
+    if chains > 1:
+        checks.append(check_agreement(lp, separation, info))
+    if info.get("sampled") is not None:
+        checks.append(_resting(found))
     if np.any(found.spread > -np.inf):
-        checks.append(_spread_error(found))
+        checks.append(_spread_error(found, sites, apart=bool(apart)))
     checks += _dynamics(stats, info, centred)
     if info.get("frozen"):
         names = ", ".join(info["frozen"])
@@ -185,8 +102,9 @@ def judge_draws(
             Check("data", 0.0, 0.0, False, f"observed {names} has no variance: its scale goes to 0")
         )
     notes = list(info.get("notes", ()))
-    if found.constant:
-        notes.append(f"{found.constant} elements are constant by construction and are not assessed")
+    still = found.constant - len(found.resting)
+    if still:
+        notes.append(f"{still} elements are constant by construction and are not assessed")
     return Diagnostics(tuple(checks), interrupted, tuple(notes))
 
 
@@ -203,7 +121,10 @@ def _finite(info: Mapping[str, Any]) -> Check:
     return Check("finite", float(bad), 0.0, bad == 0, advice)
 
 
-def _convergence_checks(found: Convergence, chains: int, centred: tuple[str, ...]) -> list[Check]:
+def _convergence_checks(
+    found: Convergence, chains: int, centred: tuple[str, ...], apart: str
+) -> list[Check]:
+    resting = "a chain does not move, or is not finite"
     few = f"{found.draws} draws a chain are too few: take more"
     sites = f"; or reparam='auto' ({', '.join(centred)})" if centred else ""
     checks = []
@@ -212,67 +133,65 @@ def _convergence_checks(found: Convergence, chains: int, centred: tuple[str, ...
         passed = bool(np.isfinite(value) and value < RHAT)
         advice = ""
         if not passed:
-            reason = few if not np.isfinite(value) else "chains have not mixed"
-            advice = f"{reason} (worst: {worst}); run longer{sites}"
+            reason = few if np.isnan(value) else "chains have not mixed"
+            reason = resting if np.isinf(value) else reason
+            place = found.names[telling_place(found.rhat, found.names)] if found.names else worst
+            who = worst if place == worst else f"{worst}, {place}"
+            advice = f"{reason} (worst: {who}); {apart or 'run longer' + sites}"
         checks.append(Check("rhat", value, RHAT, passed, advice))
     for name, (value, worst) in (("ess_bulk", found.worst_bulk), ("ess_tail", found.worst_tail)):
         passed = bool(np.isfinite(value) and value >= ESS)
         advice = ""
         if not passed and np.isfinite(value) and value > 0:
             factor = int(np.ceil(1.2 * ESS / value))
-            advice = f"too few effective draws (worst: {worst}); about {factor} x as many{sites}"
+            more = "see rhat" if apart else f"about {factor} x as many{sites}"
+            advice = f"too few effective draws (worst: {worst}); {more}"
         elif not passed:
-            advice = few
+            advice = few if np.isnan(value) else f"{resting} (worst: {worst})"
         checks.append(Check(name, value, float(ESS), passed, advice))
     return checks
 
 
-def _agreement(lp: np.ndarray, found: Convergence, info: Mapping[str, Any]) -> Check:
-    """Whether chains sit apart from each other, named where they do."""
-    copies = [chain for chain, times in enumerate(info.get("copies") or []) if times]
-    groups, where = separate_groups(found)
-    if not groups and len(copies) < 2:
-        return Check("stuck_chains", 0.0, 0.0, True)
-    if not groups:
-        names = ", ".join(map(str, copies))
-        return Check(
-            "stuck_chains",
-            float(len(copies)),
-            1.0,
-            False,
-            f"chains {names} never left where there is no mass and were put where others were: too "
-            "few found their own way; give better starts (init_strategy=) or a longer warmup",
-        )
-    smallest = min(groups, key=len)
-    names = ", ".join(map(str, smallest))
-    rest = np.delete(lp, smallest, axis=0)
-    shift = float(lp[smallest].mean() - rest.mean())
-    who = f"chain {names} sits" if len(smallest) == 1 else f"chains {names} sit"
-    return Check(
-        "stuck_chains",
-        float(len(smallest)),
-        0.0,
-        False,
-        f"{who} apart from the others at {where} (mean log density {shift:+.1f}): several modes, "
-        "or stuck; running longer will not help: reparametrise, order or constrain what may be "
-        "exchanged, or give better starts (init_strategy=)",
+def _resting(found: Convergence) -> Check:
+    """Whether every element of a sampled site takes more than one value."""
+    count = len(found.resting)
+    shown = ", ".join(found.resting[:3]) + (f" and {count - 3} more" if count > 3 else "")
+    advice = (
+        f"{shown} has the same value in all draws of all chains: no move is accepted, or moves are "
+        "lost to rounding; centre and rescale it (sample z, and compute the site as loc + scale "
+        "* z), or give other starts (init_strategy=)"
     )
+    return Check("stuck_sites", float(count), 0.0, not count, advice if count else "")
 
 
-def _spread_error(found: Convergence) -> Check:
+def _spread_error(
+    found: Convergence, sites: Mapping[str, np.ndarray | StoredDraws], *, apart: bool
+) -> Check:
     """Whether standard deviations are settled: with heavy tails they are not, whatever R-hat says.
 
     Only sampled sites are judged: a derived quantity, such as a ratio, may have no variance at all.
     """
     value, worst = found.worst_spread
-    passed = bool(np.isfinite(value) and value <= SPREAD_ERROR)
-    advice = (
-        ""
-        if passed
-        else f"the standard deviation of {worst} is not settled: heavy tails or too few draws; "
-        "report medians and intervals, take more draws, or give it a lighter-tailed prior"
-    )
-    return Check("sd_error", value, SPREAD_ERROR, passed, advice)
+    if np.isfinite(value) and value <= SPREAD_ERROR:
+        return Check("sd_error", value, SPREAD_ERROR, True)
+    unsettled = f"the standard deviation of {worst} is not settled"
+    if apart and not found.rhat[found.names.index(worst)] <= APART:
+        return Check("sd_error", value, SPREAD_ERROR, False, f"{unsettled}: see rhat")
+    index = tail_index(element_draws(worst, sites))
+    if index >= NO_MEAN:
+        why = (
+            f"its tails are so heavy (Pareto k-hat {index:.2f}) that its mean is not to be trusted "
+            "either; report its median and intervals"
+        )
+    elif index >= NO_VARIANCE:
+        why = (
+            f"its tails are so heavy (Pareto k-hat {index:.2f}) that it may have no variance; "
+            "report its median and intervals"
+        )
+    else:
+        why = "heavy tails or too few draws; report medians and intervals, take more draws"
+    advice = f"{unsettled}: {why}, or give it a lighter-tailed prior"
+    return Check("sd_error", value, SPREAD_ERROR, False, advice)
 
 
 def _dynamics(

@@ -9,18 +9,23 @@ from collections.abc import Collection, Mapping
 import numpy as np
 from jaxtyping import Bool, Float
 
+from bayes.diagnostics.elements import element_labels, resting_elements
 from bayes.diagnostics.ranks import rank_statistics
 from bayes.diagnostics.spread import spread_errors
 
 __all__ = [
+    "APART",
     "LOG_DENSITY",
     "Convergence",
     "constant_elements",
     "convergence",
-    "element_labels",
     "separate_groups",
+    "telling_place",
     "worst_place",
 ]
+
+APART = 1.05
+"""R-hat above which chains are looked at for being in different places."""
 
 LOG_DENSITY = "log density"
 """Name under which a chain's log density is assessed."""
@@ -35,13 +40,15 @@ class Convergence:
     names : list of str
         Name of every assessed element, such as ``theta[3]``.
     slowest : array of shape (chain, draw)
-        Draws of the element with the largest R-hat.
+        Draws of the element of ``telling_place``.
     rhat, bulk, tail : array of shape (element,)
         Rank-normalised split R-hat, bulk and tail effective sample size (Vehtari et al. 2021).
     spread : array of shape (element,)
         Relative Monte Carlo error of the standard deviation; -inf where it is not judged.
     constant : int
-        Number of elements that are constant by construction, which are not assessed.
+        Number of elements with one value in all draws, which are not assessed.
+    resting : tuple of str
+        Those of them that should have moved.
     """
 
     names: list[str]
@@ -51,6 +58,7 @@ class Convergence:
     tail: np.ndarray
     spread: np.ndarray
     constant: int
+    resting: tuple[str, ...]
 
     @property
     def draws(self) -> int:
@@ -92,8 +100,26 @@ def worst_place(values: np.ndarray, *, largest: bool) -> int:
     return int(order.argmax() if largest else order.argmin())
 
 
+def telling_place(rhat: np.ndarray, names: list[str]) -> int:
+    """Where the largest R-hat is: of the sites where theirs tells enough, for one can act on them.
+
+    Parameters
+    ----------
+    rhat : array of shape (element,)
+        R-hat.
+    names : list of str
+        Names of the elements, the log density last where it is among them.
+    """
+    own = rhat[:-1] if names[-1] == LOG_DENSITY else rhat
+    if len(own):
+        place = worst_place(own, largest=True)
+        if not own[place] <= APART:
+            return place
+    return worst_place(rhat, largest=True)
+
+
 def constant_elements(values: np.ndarray) -> Bool[np.ndarray, " element"]:
-    """Elements with one and the same value in all chains: constant by construction.
+    """Elements with one and the same value in all chains.
 
     A chain that does not move while others have other values is not among them.
     """
@@ -121,8 +147,8 @@ def convergence(
     lp : array of shape (chain, draw), optional
         Log density, which shows chains in different modes.
     sampled : collection of str, optional
-        Sites whose standard deviations are judged; all by default. A derived quantity, such as
-        a ratio, may have no variance at all.
+        Sites that should move and whose standard deviations are judged. By default all are judged,
+        and none has to move: a derived quantity may have no variance, or one value.
 
     Returns
     -------
@@ -134,6 +160,12 @@ def convergence(
     ]
     sizes = [int(mask.sum()) for mask in kept.values()]
     constant = sum(len(mask) for mask in kept.values()) - len(names)
+    resting = tuple(
+        label
+        for name in sites
+        if sampled is not None and name in sampled
+        for label in resting_elements(name, np.asarray(sites[name][0, 0]), ~kept[name])
+    )
     chains, draws = next(iter(sites.values())).shape[:2]
     # Draws of an element lie together in memory, and what is computed of them reads them in order.
     rows = np.empty((len(names) + (lp is not None), chains, draws))
@@ -149,7 +181,7 @@ def convergence(
     if draws < 4:
         empty = np.full(len(rows), np.nan)
         slowest = rows[0] if len(rows) else np.empty((chains, draws))
-        return Convergence(names, slowest, empty, empty, empty, spread, constant)
+        return Convergence(names, slowest, empty, empty, empty, spread, constant, resting)
     with np.errstate(invalid="ignore"):
         lowest, highest = rows.min(axis=2), rows.max(axis=2)
     infinite = ~(np.isfinite(lowest) & np.isfinite(highest)).all(axis=1)
@@ -165,9 +197,9 @@ def convergence(
     if lp is not None:
         # The log density shows chains in different modes; nobody needs its mean.
         bulk[-1] = tail[-1] = np.inf
-    slowest = rows[worst_place(rhat, largest=True)] if len(rows) else np.empty((chains, draws))
+    slowest = rows[telling_place(rhat, names)] if len(rows) else np.empty((chains, draws))
     # A copy: a view would hold the rows of all elements.
-    return Convergence(names, slowest.copy(), rhat, bulk, tail, spread, constant)
+    return Convergence(names, slowest.copy(), rhat, bulk, tail, spread, constant, resting)
 
 
 def _stuck(
@@ -186,16 +218,8 @@ def _stuck(
     return found
 
 
-def element_labels(name: str, shape: tuple[int, ...], kept: np.ndarray) -> list[str]:
-    """Names of the elements of a site that are kept, such as ``theta[3]``."""
-    if not shape:
-        return [name] if kept[0] else []
-    indices = itertools.compress(itertools.product(*map(range, shape)), kept)
-    return [f"{name}[{','.join(map(str, index))}]" for index in indices]
-
-
 def separate_groups(found: Convergence) -> tuple[list[list[int]], str]:
-    """Groups of chains that sit apart from each other at the element that mixed worst.
+    """Groups of chains that sit apart from each other at the element that tells it best.
 
     Chains are ordered by their medians; a gap that is wide beside the chains' own spread parts
     them.
@@ -212,10 +236,12 @@ def separate_groups(found: Convergence) -> tuple[list[list[int]], str]:
     name : str
         The element that shows it.
     """
-    value, name = found.worst_rhat
-    if not value > 1.05:
+    if not found.names:
         return [], ""
-    draws = found.slowest
+    place = telling_place(found.rhat, found.names)
+    if not found.rhat[place] > APART:
+        return [], ""
+    name, draws = found.names[place], found.slowest
     if not np.isfinite(draws).all():
         return [], ""
     low, centre, high = np.quantile(draws, [0.1, 0.5, 0.9], axis=1)

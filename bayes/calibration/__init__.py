@@ -1,0 +1,1 @@
+"""Calibration: whether posteriors hold the truth as often as they say."""

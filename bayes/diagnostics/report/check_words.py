@@ -1,0 +1,81 @@
+"""What each check of a verdict is called, and what it is about."""
+
+from __future__ import annotations
+
+__all__ = ["words_of"]
+
+# Name in words, where it would pass, and what it is about.
+_CHECKS = {
+    "chains": (
+        "Number of chains",
+        "at least",
+        "Whether chains agree shows only where there are several, from different starts.",
+    ),
+    "finite": (
+        "Values that are not finite",
+        "at most",
+        "Draws that overflow hint at a posterior that is improper.",
+    ),
+    "rhat": (
+        "Largest R-hat",
+        "below",
+        "Compares all chains with each one alone; 1 where they draw from the same distribution.",
+    ),
+    "ess_bulk": (
+        "Smallest bulk ESS",
+        "at least",
+        "Independent draws that would give means and medians as precisely.",
+    ),
+    "ess_tail": (
+        "Smallest tail ESS",
+        "at least",
+        "Independent draws that would give the ends of 90 % intervals as precisely.",
+    ),
+    "stuck_chains": (
+        "Chains that sit apart",
+        "at most",
+        "Chains in different places have found several modes, or are stuck.",
+    ),
+    "stuck_sites": (
+        "Values that never change",
+        "at most",
+        "A sampled site with the same value in all draws of all chains was not sampled.",
+    ),
+    "sd_error": (
+        "Largest relative error of an sd",
+        "at most",
+        "Monte Carlo error of a standard deviation; large where tails are heavy.",
+    ),
+    "divergences": (
+        "Divergent transitions",
+        "at most",
+        "Trajectories that numerical error threw off, where the posterior curves strongly.",
+    ),
+    "ebfmi": (
+        "Smallest E-BFMI",
+        "at least",
+        "How well momentum draws reach all energies; low where tails are heavy or in a funnel.",
+    ),
+    "tree_depth": (
+        "Share at the greatest tree depth",
+        "at most",
+        "Trajectories that were cut before they turned back make the sampler slow.",
+    ),
+    "data": ("Observed sites that vary", "", "Without variance in the data a scale goes to 0."),
+    "khat": (
+        "Pareto k-hat",
+        "below",
+        "Whether the approximation covers the posterior, by its importance ratios.",
+    ),
+}
+
+
+def words_of(check: str) -> tuple[str, str, str]:
+    """A check's name in words, the relation to its threshold where it passes, and its meaning.
+
+    Parameters
+    ----------
+    check : str
+        The check's name.
+    """
+    return _CHECKS.get(check, (check.replace("_", " ").capitalize(), "threshold", ""))

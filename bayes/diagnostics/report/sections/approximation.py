@@ -1,0 +1,282 @@
+"""Whether an approximation covers the posterior, by its importance ratios."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from bayes.diagnostics.importance import Ratios, importance_ratios
+from bayes.diagnostics.pointwise import log_density
+from bayes.diagnostics.report.contents import Block, Case, Facts, Figure, Section, Table, Text
+from bayes.diagnostics.report.figures import COLOURS, drawing, picture
+from bayes.diagnostics.report.sections.elements import (
+    draws_by_element,
+    element_names,
+    sampled_sites,
+)
+from bayes.diagnostics.report.sections.statistics import statistic
+from bayes.diagnostics.report.sections.wording import json_number, listed, said
+
+__all__ = ["approximation"]
+
+NAME, TITLE = "approximation", "Quality of the approximation"
+GOOD, USABLE = 0.5, 0.7
+FAR = 0.2
+"""Difference of means, in standard deviations of NUTS, that a reader would notice."""
+_FEWEST, _ROWS, _SEARCHED = 25, 500, 20
+_ROUTES = {
+    "raw": "the draws are the approximation's own",
+    "psis": "the draws were resampled by their importance weights",
+    "nuts": "the draws are those of NUTS chains started from the approximation",
+}
+
+
+def approximation(case: Case) -> Section | None:
+    """How well the approximation covers the posterior, and how it was found.
+
+    Parameters
+    ----------
+    case : Case
+        Statistics log_q and lp, or the groups log_prior and log_likelihood in its place; the group
+        ``nuts`` where draws of a NUTS run are there to compare with.
+
+    Returns
+    -------
+    Section or None
+        None for an exact method.
+    """
+    log_q = statistic(case, "log_q")
+    if log_q is None:
+        return None
+    info = case.card.get("method", {}).get("info") or {}
+    blocks: list[Block] = []
+    data: dict[str, Any] = {}
+    missing = []
+    log_p, kept_q = _log_densities(case, log_q)
+    if log_p is None:
+        missing.append(
+            "k-hat needs the log density at the draws: the statistic lp, or the groups log_prior "
+            "and log_likelihood"
+        )
+    else:
+        finite = np.isfinite(log_p) & np.isfinite(kept_q)
+        if finite.sum() < _FEWEST:
+            missing.append(f"k-hat needs {_FEWEST} draws of finite log density")
+        else:
+            ratios = importance_ratios(log_p[finite], kept_q[finite])
+            lost = int((~finite).sum())
+            blocks += [
+                Text(_verdict(ratios, lost)),
+                Facts(_facts(ratios, case, info)),
+                _figure(ratios),
+            ]
+            data |= {
+                "khat": json_number(ratios.khat),
+                "equal_ratios": bool(np.isneginf(ratios.khat)),
+                "ess": json_number(ratios.ess),
+                "draws": int(finite.sum()),
+                "not_finite": lost,
+            }
+    if said_of_route := _route(info):
+        blocks.append(Text(said_of_route))
+        data |= {k: info[k] for k in ("route", "out_of_distribution") if k in info}
+    for label in ("elbo", "objective"):
+        if _is_trace(info.get(label)):
+            blocks.append(_trace(np.asarray(info[label], float), label))
+            break
+    if "nuts" in case.tree.children:
+        text, table, far = _against_nuts(case)
+        blocks += [text, table]
+        data["far_from_nuts"] = far
+    elif "nuts" in case.absent:
+        missing.append(f"draws of NUTS to compare with: {case.absent['nuts']}")
+    return Section(NAME, TITLE, tuple(blocks), "; ".join(missing), data)
+
+
+def _log_densities(case: Case, log_q: np.ndarray) -> tuple[np.ndarray | None, np.ndarray]:
+    """Log density of the posterior and of the approximation at the same draws."""
+    lp = statistic(case, "lp")
+    if lp is not None:
+        return lp.ravel(), log_q.ravel()
+    if not {"log_prior", "log_likelihood"} <= set(case.tree.children):
+        return None, log_q.ravel()
+    prior, likelihood = (case.tree[g].to_dataset() for g in ("log_prior", "log_likelihood"))
+    density = log_density(prior) + log_density(likelihood)
+    at = case.tree["sample_stats"].to_dataset()["log_q"]
+    at = at.sel(chain=density["chain"], draw=density["draw"]).transpose("chain", "draw")
+    return density.values.ravel(), at.values.ravel()
+
+
+def _verdict(ratios: Ratios, lost: int) -> str:
+    if np.isneginf(ratios.khat):
+        text = "The approximation is the posterior: log p − log q is the same at every draw."
+    elif ratios.khat < GOOD:
+        text = (
+            f"k-hat of the importance ratios is {ratios.khat:.2f}: the approximation covers the "
+            "posterior well, and reweighting its draws makes up for what is left."
+        )
+    elif ratios.khat < USABLE:
+        text = (
+            f"k-hat of the importance ratios is {ratios.khat:.2f}: the approximation is usable "
+            "when its draws are reweighted (refine='psis'); as they are, intervals may be off."
+        )
+    else:
+        text = (
+            f"k-hat of the importance ratios is {ratios.khat:.2f}, above {USABLE}: the "
+            "approximation misses part of the posterior, its means and above all its intervals are "
+            "not to be trusted, and reweighting cannot repair it. Fit with NUTS, start it from "
+            "these draws (refine='nuts'), or take a richer approximation or another "
+            "parametrisation."
+        )
+    if lost:
+        text += f" {lost} draws have no finite log density and were left out."
+    return text
+
+
+def _facts(ratios: Ratios, case: Case, info: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
+    count = len(ratios.log_ratios)
+    khat = "none: all ratios are equal" if np.isneginf(ratios.khat) else f"{ratios.khat:.2f}"
+    rows = [
+        ("Pareto k-hat", f"{khat} (good below {GOOD}, usable below {USABLE})"),
+        ("effective number of weighted draws", f"{said(ratios.ess)} of {count}"),
+        ("spread of log p − log q", f"{said(float(ratios.log_ratios.std()))} (standard deviation)"),
+    ]
+    method = case.card.get("method", {}).get("name")
+    if method:
+        rows.insert(0, ("method", str(method)))
+    if "route" in info:
+        rows.append(("route", str(info["route"])))
+    return tuple(rows)
+
+
+def _figure(ratios: Ratios) -> Figure:
+    values = ratios.log_ratios - np.median(ratios.log_ratios)
+    low = max(values.min(), np.percentile(values, 0.2) - 1e-9)
+    with drawing() as plt:
+        ink = plt.rcParams["text.color"]
+        figure, axes = plt.subplots(figsize=(6.4, 2.5))
+        axes.hist(
+            values, np.linspace(low, max(values.max(), low + 1e-9), 50), color=COLOURS[0], alpha=0.6
+        )
+        axes.axvline(0, color=ink, linestyle="--", linewidth=0.8)
+        axes.set_xlabel("log p − log q, less its median")
+        axes.set_ylabel("draws")
+        largest = float(values.max())
+        caption = (
+            "Log importance ratios of the draws. Under a good approximation they are close "
+            "together, and end soon on the right: draws far on the right are of a region with "
+            f"more posterior mass than the approximation gives it. Here the largest is "
+            f"{largest:.1f} above the median, a weight {said(float(np.exp(min(largest, 700))), 2)} "
+            "times as large."
+        )
+        return picture(figure, caption, "Histogram of the log importance ratios of the draws.")
+
+
+def _route(info: Mapping[str, Any]) -> str:
+    parts = []
+    if "route" in info:
+        route = str(info["route"])
+        parts.append(f"Route {route}: {_ROUTES[route]}." if route in _ROUTES else f"Route {route}.")
+    check = info.get("out_of_distribution")
+    if isinstance(check, Mapping):
+        facts = ", ".join(f"{k} {v}" for k, v in check.items())
+        parts.append(f"Check of the data against those of training: {facts}.")
+    elif isinstance(check, bool):
+        parts.append(
+            "The data are unlike those that the surrogate was trained on: its answer is an "
+            "extrapolation."
+            if check
+            else "The data are like those that the surrogate was trained on."
+        )
+    elif check is not None:
+        parts.append(f"Check of the data against those of training: {check}.")
+    return " ".join(parts)
+
+
+def _is_trace(values: Any) -> bool:
+    return (
+        isinstance(values, (list, tuple))
+        and len(values) > 1
+        and all(isinstance(v, (int, float)) for v in values)
+    )
+
+
+def _trace(values: np.ndarray, label: str) -> Figure:
+    finite = values[np.isfinite(values)]
+    steps = np.arange(len(values))
+    stride = 1 + len(values) // 1500
+    with drawing() as plt:
+        figure, axes = plt.subplots(figsize=(6.4, 2.5))
+        axes.plot(steps[::stride], values[::stride], color=COLOURS[0], linewidth=0.9)
+        if len(finite):
+            late = finite[len(finite) // 10 :]
+            low, high = np.percentile(late, (0.5, 99.5))
+            room = 0.1 * (high - low) or 1.0
+            axes.set_ylim(low - room, high + room)
+        axes.set_xlabel("step")
+        axes.set_ylabel("ELBO" if label == "elbo" else label)
+        caption = (
+            f"The {'ELBO' if label == 'elbo' else 'objective'} on the way; the first tenth may lie "
+            f"outside. It should be level at the end. {_still_moving(finite)}"
+        )
+        return picture(figure, caption, f"The {label} by step.")
+
+
+def _still_moving(values: np.ndarray) -> str:
+    """Whether the last quarter still moves: its halves' difference beside their errors."""
+    last = values[-(len(values) // 4) :]
+    half = len(last) // 2
+    if half < 5:
+        return f"Here it ends at {said(float(values[-1]), 5)}." if len(values) else ""
+    first, second = last[:half], last[-half:]
+    change = float(second.mean() - first.mean())
+    error = float(np.sqrt((first.var() + second.var()) / half))
+    scale = float(np.ptp(values))
+    if abs(change) > 4 * error and abs(change) > 1e-3 * scale:
+        return f"Here it still moves by {said(change, 2)} within the last quarter: more steps."
+    return f"Here it is, at {said(float(last.mean()), 5)}."
+
+
+def _against_nuts(case: Case) -> tuple[Text, Table, list[str]]:
+    """Means and spreads beside those of a NUTS run."""
+    posterior, nuts = (case.tree[g].to_dataset() for g in ("posterior", "nuts"))
+    rows = []
+    for name in sampled_sites(case):
+        if name not in nuts.data_vars:
+            continue
+        own, exact = draws_by_element(posterior[name]), draws_by_element(nuts[name])
+        spread = exact.std(axis=0)
+        moving = spread > 0
+        with np.errstate(all="ignore"):
+            difference = (own.mean(axis=0) - exact.mean(axis=0)) / spread
+            ratio = own.std(axis=0) / spread
+        columns = (own.mean(axis=0), exact.mean(axis=0), difference, ratio)
+        rows += [
+            (label, *(float(c[i]) for c in columns))
+            for i, label in enumerate(element_names(posterior[name]))
+            if moving[i]
+        ]
+    rows.sort(key=lambda row: -max(abs(row[3]), abs(np.log(max(row[4], 1e-300)))))
+    far = [row[0] for row in rows if _is_far(row)]
+    if far:
+        text = (
+            f"Beside a short NUTS run, {len(far)} of {len(rows)} elements are off by more than "
+            f"{FAR} standard deviations in the mean or a fifth in spread: {listed(far)}."
+        )
+    else:
+        text = f"Beside a short NUTS run, all {len(rows)} elements agree in mean and spread."
+    shown = rows[:_ROWS]
+    table = Table(
+        ("parameter", "mean", "mean by NUTS", "difference (sds)", "sd / sd by NUTS"),
+        tuple(shown),
+        "Differences of means in standard deviations of the NUTS draws, worst first.",
+        len(shown) > _SEARCHED,
+        tuple(i for i, row in enumerate(shown) if _is_far(row)),
+    )
+    return Text(text), table, far
+
+
+def _is_far(row: tuple) -> bool:
+    return abs(row[3]) > FAR or not 1 - FAR < row[4] < 1 / (1 - FAR)
