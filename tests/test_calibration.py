@@ -26,7 +26,8 @@ from numpyro.contrib.control_flow import scan
 from typer.testing import CliRunner
 
 import bayes
-from bayes.calibration import simulation
+from bayes.calibration.design import Design
+from bayes.calibration.ranks import FIELDS
 from bayes.calibration.records import Records
 from bayes.calibration.simulation import Bench, Task, run_task
 from bayes.calibration.uniformity import adjust, chi_square_test, ecdf_bands, ecdf_test
@@ -104,7 +105,7 @@ def _no_fits():
 
 @pytest.fixture(scope="module")
 def exact():
-    return bayes.sbc(normal_mean, {"n": 5}, Conjugate(), 150, seed=1)
+    return bayes.sbc(normal_mean, {"n": 5}, Conjugate(), 100, seed=1)
 
 
 # ----------------------------------------------------------------------- uniform ranks
@@ -122,7 +123,7 @@ def test_exact_draws_of_a_conjugate_posterior_are_calibrated(exact):
 
 def test_coverage_z_scores_and_contraction_are_those_of_the_conjugate_posterior(exact):
     """Within 4.5 standard errors, 7 comparisons: a false alarm in 20 000."""
-    n = 150
+    n = 100
     for column, level in zip(exact.coverage, (0.5, 0.8, 0.9, 0.95), strict=True):
         error = np.sqrt(level * (1 - level) / n)
         assert abs(exact.coverage.loc["mu", column] - level) < 4.5 * error
@@ -293,6 +294,25 @@ def test_a_program_that_needs_its_data_has_its_sites_observed():
     )
 
 
+def softly(n, y=None):
+    mu = numpyro.sample("mu", dist.Normal(1.0, 2.0))
+    numpyro.sample("pull", dist.Normal(mu, 1.0), obs=0.0)
+    with numpyro.plate("row", n):
+        numpyro.sample("y", dist.Normal(mu, 1.5), obs=y)
+
+
+@pytest.mark.parametrize("data", [{"n": 3}, {"n": 3, "y": np.arange(3.0)}], ids=["not given", "y"])
+def test_what_a_program_itself_observes_is_drawn_too(data):
+    design = Design(bayes.Model(softly), data)
+    assert set(design.observed) == {"pull", "y"}
+    problem = design.bind(design.draw(3))
+    assert {n: s.kind for n, s in problem.sites.items()} == {
+        "mu": "latent",
+        "pull": "observed",
+        "y": "observed",
+    }
+
+
 def test_discrete_and_grouped_sites_are_ranked_by_label():
     pandas = pytest.importorskip("pandas")
     frame = pandas.DataFrame({"g": list("abcabc")}).astype("category")
@@ -420,7 +440,7 @@ def test_nothing_is_compiled_after_the_first_fit():
 def same(one, other):
     assert [r.number for r in one.records] == [r.number for r in other.records]
     for a, b in zip(one.records, other.records, strict=True):
-        for field in simulation.FIELDS:
+        for field in FIELDS:
             np.testing.assert_array_equal(a.values[field], b.values[field])
 
 
@@ -573,7 +593,7 @@ def test_tables_and_json(exact):
     values = json.loads(json.dumps(exact.to_dict(), allow_nan=False))
     assert values["ok"] is True
     assert values["elements"]["mu"]["90%"] == table.loc["mu", "90%"]
-    assert len(values["ranks"]["log likelihood"]) == 150
+    assert len(values["ranks"]["log likelihood"]) == 100
     assert "Calibration of normal_mean" in repr(exact)
     assert "<table" in exact._repr_html_()
 

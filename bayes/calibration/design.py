@@ -177,9 +177,7 @@ def _as_arguments(model: Model, data: Data) -> dict[str, str] | None:
         return None
     samples = {n: s for n, s in trace.items() if s["type"] == "sample"}
     kinds = {n: site_kind(s) for n, s in samples.items()}
-    # Where some observed argument is given, one that is not given is a parameter.
-    absent = [] if sources else absent
-    found = {name: name for name in absent if kinds.get(name) in ("latent", "discrete")}
+    found = {name: name for name in _named(absent, made_of, kinds)}
     for site, names in sources.items():
         whole = len(names) == 1 and kinds.get(site) in ("latent", "discrete")
         if not whole or np.shape(data.arguments[names[0]]) != np.shape(samples[site]["value"]):
@@ -192,10 +190,22 @@ def _as_arguments(model: Model, data: Data) -> dict[str, str] | None:
     return found
 
 
+def _named(absent: list[str], made_of: set[str], kinds: Mapping[str, str]) -> list[str]:
+    """Arguments not given that have the name of a site, which would observe them.
+
+    Where some observed argument is given, one that is not given is a parameter.
+    """
+    return [n for n in absent if not made_of and kinds.get(n) in ("latent", "discrete")]
+
+
 def _observed_sites(model: Model, data: Data) -> list[str]:
-    trace = read_program(model.fn, data).trace(0)
-    samples = {n: s for n, s in trace.items() if s["type"] == "sample"}
-    return [n for n, s in samples.items() if site_kind(s) == "observed"]
+    reading = read_program(model.fn, data)
+    samples = {n: s for n, s in reading.trace(0).items() if s["type"] == "sample"}
+    kinds = {n: site_kind(s) for n, s in samples.items()}
+    made_of = {a for names in reading.sources.values() for a in names}
+    absent = [n for n in model.signature.optional if data.arguments.get(n) is None]
+    named = _named(absent, made_of, kinds)
+    return [n for n, kind in kinds.items() if kind == "observed" or n in named]
 
 
 def _refuse(model: Model, absent: list[str], factor: bool) -> None:

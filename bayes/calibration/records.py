@@ -11,7 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from bayes.calibration.simulation import FIELDS, Record
+from bayes.calibration.ranks import FIELDS
+from bayes.calibration.simulation import Record
 from bayes.errors import FileError
 from bayes.files import checksum, read_manifest, write_atomic, write_manifest
 from bayes.fingerprint import model_difference

@@ -18,7 +18,8 @@ from bayes.calibration.judgement import (
     coverage_table,
     uniformity_table,
 )
-from bayes.calibration.simulation import DRAWS, FIELDS, Quantity, Record
+from bayes.calibration.ranks import DRAWS, FIELDS
+from bayes.calibration.simulation import Quantity, Record
 from bayes.errors import SettingsError
 
 if TYPE_CHECKING:

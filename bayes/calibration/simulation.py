@@ -9,13 +9,11 @@ import uuid
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import jax
 import numpy as np
-from numpyro import handlers
-from numpyro.infer.util import compute_log_probs
 
 from bayes.assembly import judge
 from bayes.calibration.design import Design, warnings_of_data_ignored
+from bayes.calibration.ranks import DRAWS, FIELDS, compare, log_likelihood, spread_out
 from bayes.compilation import computing
 from bayes.dims import fitting_dims
 from bayes.driver import drive
@@ -29,12 +27,8 @@ from bayes.method import Draws, Method
 from bayes.model import Model
 from bayes.problem import Problem
 
-__all__ = ["DRAWS", "FIELDS", "Bench", "Quantity", "Record", "Task", "run_task"]
+__all__ = ["Bench", "Quantity", "Record", "Task", "run_task", "seeds_of"]
 
-DRAWS = 99
-"""Draws that a truth is ranked among: ranks in 0..99 fall into bins of equal width."""
-FIELDS = ("rank", "truth", "mean", "sd", "below")
-_AT_ONCE = 25
 _DRAWN = ("latent", "discrete")
 _STARTS = 10
 """Draws of which one at least has to be data that a fit takes."""
@@ -211,11 +205,11 @@ class Bench:
             raise KeyboardInterrupt
         verdict = judge(problem, outcome.draws, outcome.interrupted, outcome.non_finite)
         draws = self._pooled(outcome.draws)
-        chosen = _spread_out(len(draws[self._sites[0]]), rng)
+        chosen = spread_out(len(draws[self._sites[0]]), rng)
         thinned = {n: v[chosen] for n, v in draws.items()}
-        parts = [_compare(truth[n][None], thinned[n], draws[n], rng) for n in self._sites]
+        parts = [compare(truth[n][None], thinned[n], draws[n], rng) for n in self._sites]
         for value in self._derived(truth, thinned):
-            parts.append(_compare(value[:1], value[1:], value[1:], rng))
+            parts.append(compare(value[:1], value[1:], value[1:], rng))
         values = {f: np.concatenate([p[f] for p in parts]) for f in FIELDS}
         return values, "" if verdict.ok else "; ".join(c.name for c in verdict.failed)
 
@@ -232,7 +226,7 @@ class Bench:
     ) -> list[np.ndarray]:
         """Quantities that follow from sites and data, at the truth and then at every draw."""
         joined = {n: np.concatenate([truth[n][None], draws[n]]) for n in self._sites}
-        found = [_log_likelihood(self.design, truth, joined)] if self._has_likelihood else []
+        found = [log_likelihood(self.design, truth, joined)] if self._has_likelihood else []
         if self.task.statistics:
             each = [
                 self._statistics_at({n: np.asarray(v[i]) for n, v in joined.items()}, truth)
@@ -257,59 +251,6 @@ def seeds_of(seed: int, number: int) -> tuple[int, int, int]:
     """Seeds of a simulation's draw, its fit and its ranks."""
     words = np.random.SeedSequence([seed, number]).generate_state(3, np.uint64) >> np.uint64(1)
     return int(words[0]), int(words[1]), int(words[2])
-
-
-def _spread_out(count: int, rng: np.random.Generator) -> np.ndarray:
-    """Places of the draws to rank among, as far from each other as can be.
-
-    Draws of a fit that passes its checks, 400 effective ones at least, are nearly independent at
-    that distance.
-    """
-    if count < DRAWS:
-        raise SettingsError(f"the method gave {count} draws; calibration takes {DRAWS} at least")
-    return ((np.arange(DRAWS) + rng.random()) * (count / DRAWS)).astype(int)
-
-
-def _compare(
-    truth: np.ndarray, thinned: np.ndarray, draws: np.ndarray, rng: np.random.Generator
-) -> dict[str, np.ndarray]:
-    """A record's values for one quantity; equal values are put in random order."""
-    truth, thinned, draws = (v.reshape(len(v), -1).astype(float) for v in (truth, thinned, draws))
-    if np.isnan(truth).any() or np.isnan(thinned).any():
-        raise DataError("a quantity to be ranked is not a number")
-    ties = (thinned == truth).sum(axis=0)
-    with np.errstate(all="ignore"):
-        return {
-            "rank": (thinned < truth).sum(axis=0) + rng.integers(0, ties + 1),
-            "truth": truth[0],
-            "mean": draws.mean(axis=0),
-            "sd": draws.std(axis=0, ddof=1),
-            "below": (draws < truth).mean(axis=0) + 0.5 * (draws == truth).mean(axis=0),
-        }
-
-
-def _log_likelihood(
-    design: Design, data: Mapping[str, np.ndarray], values: Mapping[str, np.ndarray]
-) -> np.ndarray:
-    """Log density of the data at every draw, by the program that drew them.
-
-    By the program that is fitted, it would not show what that leaves out.
-    """
-    program = design.simulator.program
-    observed = tuple(design.observed)
-
-    def one(draw: Any, arrays: Any, data: Any) -> Any:
-        seeded = handlers.seed(program.fn, jax.random.key(0))
-        parts, _ = compute_log_probs(seeded, (), program.arguments(arrays), {**draw, **data})
-        return sum(parts[n] for n in observed)
-
-    def at_every_draw(draws: Any, arrays: Any, data: Any) -> Any:
-        return jax.lax.map(lambda draw: one(draw, arrays, data), draws, batch_size=_AT_ONCE)
-
-    run = program.once(("log likelihood", observed), lambda: jax.jit(at_every_draw))
-    with jax.numpy_rank_promotion("allow"):
-        found = run(dict(values), design.simulator.arrays, {n: data[n] for n in observed})
-    return np.asarray(found)
 
 
 _ONE_AT_A_TIME = threading.Lock()
