@@ -58,7 +58,7 @@ demo: $(STAMP)  ## fit the radon model to its data; posterior and report go to r
 
 picture: demo  ## draw the README's picture of the demo's report, with Chromium
 	@mkdir -p docs
-	chromium --headless --no-sandbox --disable-gpu --hide-scrollbars --window-size=1200,1150 \
+	chromium --headless --no-sandbox --disable-gpu --hide-scrollbars --window-size=1200,1450 \
 		--screenshot=docs/report.png "file://$(CURDIR)/results/radon.html" 2>/dev/null
 
 # A worker a core, four at most: each one loads and compiles for itself. Neighbours share what they
