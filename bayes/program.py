@@ -11,6 +11,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+import numpyro
 import numpyro.distributions as dist
 from jaxtyping import Array, Float
 from numpyro import handlers
@@ -165,7 +166,7 @@ class Program:
         """Log joint density on the unconstrained space, log Jacobians included."""
         enumerate_sites = self.plate_nesting is not None
         fn = self._potential_fn()
-        with jax.numpy_rank_promotion("allow"):
+        with numpyro.validation_enabled(False), jax.numpy_rank_promotion("allow"):
             energy = potential_energy(
                 fn, (), self.arguments(arrays), self.unpack(position), enum=enumerate_sites
             )
@@ -188,7 +189,7 @@ class Program:
 
     def _constrain(self, key: Array, position: Position, arrays: Any) -> dict[str, Array]:
         fn = handlers.seed(self.fn, key)
-        with jax.numpy_rank_promotion("allow"):
+        with numpyro.validation_enabled(False), jax.numpy_rank_promotion("allow"):
             return constrain_fn(
                 fn, (), self.arguments(arrays), self.unpack(position), return_deterministic=True
             )
@@ -211,7 +212,7 @@ class Program:
     def unconstrain(self, values: Mapping[str, Array], arrays: Any) -> Float[Array, " d"]:
         """Flat vector of the values of the latent sites (supports may depend on other sites)."""
         fn = handlers.substitute(handlers.seed(self.fn, jax.random.key(0)), data=dict(values))
-        with jax.numpy_rank_promotion("allow"):
+        with numpyro.validation_enabled(False), jax.numpy_rank_promotion("allow"):
             trace = handlers.trace(fn).get_trace(**self.arguments(arrays))
             flat = {
                 s.name: biject_to(trace[s.name]["fn"].support).inv(values[s.name])
@@ -222,7 +223,7 @@ class Program:
     def site_log_probs(self, values: Mapping[str, Array], arrays: Any) -> dict[str, Array]:
         """Log probability of every sample site, elementwise, on the constrained space."""
         fn = handlers.seed(self.fn, jax.random.key(0))
-        with jax.numpy_rank_promotion("allow"):
+        with numpyro.validation_enabled(False), jax.numpy_rank_promotion("allow"):
             parts, _ = compute_log_probs(
                 fn, (), self.arguments(arrays), dict(values), sum_log_prob=False
             )
@@ -244,7 +245,7 @@ class Program:
             Value of every sample and deterministic site.
         """
         fn = handlers.seed(Unobserve(self.fn), key)
-        with jax.numpy_rank_promotion("allow"):
+        with numpyro.validation_enabled(False), jax.numpy_rank_promotion("allow"):
             trace = handlers.trace(fn).get_trace(**self.arguments(arrays))
         return {
             name: site["value"]

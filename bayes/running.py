@@ -14,7 +14,18 @@ from numpyro.infer.initialization import init_to_sample
 from bayes.data import Data
 from bayes.errors import DataError, ModelError, ShapeError
 
-__all__ = ["explain", "run_program"]
+__all__ = ["StrictTrace", "explain", "run_program"]
+
+
+class StrictTrace(handlers.trace):
+    """A trace that does not let a plate take the place of a site of the same name."""
+
+    def postprocess_message(self, msg: dict[str, Any]) -> None:
+        """Keep a site; NumPyro refuses two samples of a name, and this a sample and a plate."""
+        name = str(msg.get("name"))
+        if msg["type"] == "plate" and self.trace.get(name, msg)["type"] != "plate":
+            raise AssertionError(f"all sites must have unique names: '{name}' is a plate, too")
+        super().postprocess_message(msg)
 
 
 def run_program(fn: Callable, data: Data, seed: int) -> dict[str, Any]:
@@ -30,7 +41,7 @@ def run_program(fn: Callable, data: Data, seed: int) -> dict[str, Any]:
     try:
         # Parameters are checked afterwards, where the site's name is known.
         with numpyro.validation_enabled(False), jax.numpy_rank_promotion("allow"):
-            return handlers.trace(drawn).get_trace(**data.arguments)
+            return StrictTrace(drawn).get_trace(**data.arguments)
     except Exception as error:
         raise explain(error, data) from error
 

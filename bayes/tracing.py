@@ -21,6 +21,7 @@ from numpyro.infer.initialization import init_to_uniform
 from bayes.data import Data
 from bayes.evaluation.interpreter import Unsuitable
 from bayes.program import is_factor
+from bayes.running import StrictTrace
 
 __all__ = ["Traced"]
 
@@ -102,7 +103,7 @@ class Traced:
         key = jax.random.wrap_key_data(key_data, impl="threefry2x32")
         drawn = handlers.substitute(handlers.seed(self._fn, key), substitute_fn=_prior_draw)
         with numpyro.validation_enabled(False), jax.numpy_rank_promotion("allow"):
-            trace = handlers.trace(drawn).get_trace(**self._statics, **arrays)
+            trace = StrictTrace(drawn).get_trace(**self._statics, **arrays)
         outputs: list[Any] = []
         for name, site in trace.items():
             self._sites[name] = self._take_apart(site, outputs)

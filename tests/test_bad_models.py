@@ -61,6 +61,16 @@ def test_site_name_used_twice():
     refused(program, bayes.ModelError, "site name is used twice.*`m`")
 
 
+def test_site_with_the_name_of_a_plate():
+    def program(y=None):
+        numpyro.factor("row", -1.0)
+        with numpyro.plate("row", 3):
+            numpyro.sample("m", dist.Normal(0, 1))
+        numpyro.sample("y", dist.Normal(0, 1).expand([3]).to_event(1), obs=y)
+
+    refused(program, bayes.ModelError, "site name is used twice.*'row' is a plate, too")
+
+
 def test_program_without_latent_site():
     def program(y=None):
         numpyro.sample("y", dist.Normal(0, 1), obs=y)
