@@ -87,6 +87,8 @@ def judge(problem: Problem, draws: Draws, interrupted: str | None, non_finite: i
         "notes": problem.notes + _run_notes(draws.info, draws.length),
     }
     sites, stats = _own(problem, draws), _flat_stats(draws)
+    if draws.log_q is not None:
+        stats["log_q"] = draws.log_q
     found = assess(sites, stats.get("lp"), info["sampled"])
     verdict = judge_draws(sites, stats, info, interrupted=interrupted, found=found)
     centred = () if verdict.ok or problem.reparametrised else _centred(problem)

@@ -10,6 +10,7 @@ import numpy as np
 from bayes.diagnostics.assessment import assess
 from bayes.diagnostics.convergence import APART, Convergence, telling_place
 from bayes.diagnostics.elements import element_draws
+from bayes.diagnostics.importance import importance_ratios
 from bayes.diagnostics.separation import check_agreement, find_separation
 from bayes.diagnostics.tails import tail_index
 from bayes.diagnostics.verdict import Check, Diagnostics
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 __all__ = ["Check", "Diagnostics", "diagnose", "judge_draws"]
 
 RHAT, ESS, BFMI, SPREAD_ERROR = 1.01, 400, 0.3, 0.06
+KHAT, _FEWEST_RATIOS = 0.7, 100
+"""Yao et al. (2018): below 0.7 the draws can be mended by weights, and means can be trusted."""
 DIVERGENT_SHARE, SATURATED_SHARE = 1e-4, 0.05
 NO_VARIANCE, NO_MEAN = 0.5, 0.7
 """Pareto k-hat of a tail from which on a standard deviation and a mean of draws tell nothing."""
@@ -61,14 +64,15 @@ def judge_draws(
     centred: tuple[str, ...] = (),
     found: Convergence | None = None,
 ) -> Diagnostics:
-    """Judge the draws of a Markov chain method.
+    """Judge the draws of a method.
 
     Parameters
     ----------
     sites : mapping of array
         Draws by site, of shape (chain, draw, ...).
     stats : mapping of array
-        Sampler statistics, of shape (chain, draw).
+        Statistics of the draws, of shape (chain, draw): ``lp``; ``log_q``, the log density of an
+        approximation on the same space; what the sampler says.
     info : mapping
         What the method found out: copies, starts, non_finite, frozen; ``sampled``, names of the
         sampled sites.
@@ -96,6 +100,8 @@ def judge_draws(
     if np.any(found.spread > -np.inf):
         checks.append(_spread_error(found, sites, apart=bool(apart)))
     checks += _dynamics(stats, info, centred)
+    if "log_q" in stats:
+        checks.append(_approximation(lp, stats["log_q"]))
     if info.get("frozen"):
         names = ", ".join(info["frozen"])
         checks.append(
@@ -106,6 +112,25 @@ def judge_draws(
     if still:
         notes.append(f"{still} elements are constant by construction and are not assessed")
     return Diagnostics(tuple(checks), interrupted, tuple(notes))
+
+
+def _approximation(lp: np.ndarray | None, log_q: np.ndarray) -> Check:
+    """Whether an approximation covers the posterior, by the tail of its importance ratios."""
+    value = float("nan")
+    if lp is not None:
+        known = np.isfinite(lp) & np.isfinite(log_q)
+        if known.sum() >= _FEWEST_RATIOS and not np.isnan(lp).any():
+            value = importance_ratios(lp[known], log_q[known]).khat
+    passed = bool(value < KHAT)
+    advice = ""
+    if np.isnan(value):
+        advice = "the approximation cannot be judged without finite log densities; method='nuts'"
+    elif not passed:
+        advice = (
+            "the approximation misses part of the posterior, and its intervals are not to be "
+            "trusted; refine='nuts', method='nuts' or a richer approximation"
+        )
+    return Check("khat", value, KHAT, passed, advice)
 
 
 def _chains(chains: int) -> Check:
