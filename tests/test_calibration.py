@@ -555,7 +555,7 @@ import sys
 sys.path.insert(0, {tests!r})
 import bayes
 from models_for_tests import normal_mean
-bayes.sbc(normal_mean, {{"n": 5}}, "nuts", 60, seed=3, folder={folder!r})
+bayes.sbc(normal_mean, {{"n": 5}}, "nuts", 200, seed=3, folder={folder!r})
 print("done")
 """
 
@@ -577,8 +577,8 @@ def test_killed_again_and_again_gives_the_same_results(tmp_path):
         assert process.poll() is None, "the run ended before it could be killed"
         process.kill()
         process.wait()
-    assert 20 < len(list(folder.glob("simulation*.npz"))) < 60
-    run = (normal_mean, {"n": 5}, "nuts", 60)
+    assert 20 < len(list(folder.glob("simulation*.npz"))) < 200
+    run = (normal_mean, {"n": 5}, "nuts", 200)
     same(bayes.sbc(*run, seed=3, folder=folder), bayes.sbc(*run, seed=3))
 
 
