@@ -284,7 +284,7 @@ def _table(
         exact, means = prior**power, (late**power).mean(axis=1)
         error = np.sqrt(exact.var(axis=0) / len(exact) + means.var(axis=0, ddof=1) / len(means))
         z = (means.mean(axis=0) - exact.mean(axis=0)) / error
-        for i, label in enumerate(_labels(problem)):
+        for i, label in enumerate(problem.program.coordinates):
             along = means[:, i].mean()
             rows.append((f"{label} ({name})", exact[:, i].mean(), along, z[i]))
     table = pd.DataFrame(rows, columns=["moment", "prior", "chains", "z"]).set_index("moment")
@@ -292,11 +292,3 @@ def _table(
     table["p_adjusted"] = adjust(p_values)
     table["ok"] = table["p_adjusted"] >= LEVEL
     return table
-
-
-def _labels(problem: Problem) -> list[str]:
-    return [
-        f"{s.name}[{i}]" if s.flat_shape else s.name
-        for s in problem.program.latents
-        for i in range(s.stop - s.start)
-    ]

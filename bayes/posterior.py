@@ -165,12 +165,7 @@ class Posterior:
         values = {s.name: self.draws(s.name).values for s in problem.program.latents}
         with computing():
             flat = problem.unconstrain(values)
-        names = [
-            f"{s.name}[{i}]" if s.stop - s.start > 1 or s.flat_shape else s.name
-            for s in problem.program.latents
-            for i in range(s.stop - s.start)
-        ]
-        coords = {"unconstrained": names}
+        coords = {"unconstrained": problem.program.coordinates}
         return xr.DataArray(flat, dims=("chain", "draw", "unconstrained"), coords=coords)
 
     def extend(

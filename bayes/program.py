@@ -112,6 +112,15 @@ class Program:
         self.latents = tuple(entries)
         self.size = start
 
+    @property
+    def coordinates(self) -> list[str]:
+        """Names of the elements of a flat unconstrained vector, such as ``theta[3]``."""
+        return [
+            f"{s.name}[{i}]" if s.flat_shape else s.name
+            for s in self.latents
+            for i in range(s.stop - s.start)
+        ]
+
     def once(self, key: Hashable, build: Callable[[], Any]) -> Any:
         """Build a compiled function once for this program and keep it."""
         if key not in self.compiled:

@@ -140,7 +140,7 @@ def ascend(
     """
     from scipy.optimize import minimize
 
-    best, highest = position, float(evaluate(problem, position[None])[0][0])
+    best, highest = position, -np.inf  # the first place that is looked at is the start
 
     def height(u: np.ndarray) -> tuple[float, np.ndarray]:
         nonlocal best, highest
