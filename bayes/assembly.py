@@ -73,6 +73,8 @@ def draws_tree(problem: Problem, draws: Draws) -> xr.DataTree:
         "observed_data": observed_group(problem),
         "constant_data": constant_group(problem),
         "auxiliary": site_dataset(problem, extra) if extra else None,
+        "approximation": _approximation(problem, draws),
+        "importance": _importance(draws),
     }
     return xr.DataTree.from_dict({k: v for k, v in groups.items() if v is not None})
 
@@ -89,6 +91,8 @@ def judge(problem: Problem, draws: Draws, interrupted: str | None, non_finite: i
     sites, stats = _own(problem, draws), _flat_stats(draws)
     if draws.log_q is not None:
         stats["log_q"] = draws.log_q
+    if info.get("independent"):
+        return judge_draws(sites, stats, info, interrupted=interrupted)
     found = assess(sites, stats.get("lp"), info["sampled"])
     verdict = judge_draws(sites, stats, info, interrupted=interrupted, found=found)
     centred = () if verdict.ok or problem.reparametrised else _centred(problem)
@@ -117,6 +121,32 @@ def _stats(draws: Draws) -> xr.Dataset:
     if draws.log_q is not None:
         stats["log_q"] = (("chain", "draw"), draws.log_q)
     return xr.Dataset(stats, coords=coords)
+
+
+def _approximation(problem: Problem, draws: Draws) -> xr.Dataset | None:
+    """The approximation as a normal distribution on the unconstrained space."""
+    import xarray as xr
+
+    if draws.normal is None:
+        return None
+    mean, scale, vectors, values = draws.normal
+    row = "unconstrained"
+    variables = {
+        "mean": (row, mean),
+        "scale": (row, scale),
+        "vectors": ((row, "direction"), vectors),
+        "values": ("direction", values),
+    }
+    return xr.Dataset(variables, coords={row: problem.program.coordinates})
+
+
+def _importance(draws: Draws) -> xr.Dataset | None:
+    """Log densities at what the draws were resampled from."""
+    import xarray as xr
+
+    if draws.candidates is None:
+        return None
+    return xr.Dataset({k: ("candidate", v) for k, v in draws.candidates.items()})
 
 
 def _run_notes(info: Mapping[str, Any], draws: int) -> list[str]:

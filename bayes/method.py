@@ -16,6 +16,7 @@ import numpy as np
 from jaxtyping import Array
 
 from bayes.errors import SettingsError, ShapeError, UnsupportedModelError
+from bayes.normals import Normal
 from bayes.problem import Problem
 from bayes.stored_draws import StoredDraws
 
@@ -71,6 +72,10 @@ class Draws:
         What the method found out, as JSON values: step sizes, restarts, a trace of its objective.
     non_finite : int, optional
         Numbers in the values that are not finite, where they were counted as they came.
+    normal : Normal, optional
+        The approximation as a normal distribution on the unconstrained space, or the nearest one.
+    candidates : dict of array, optional
+        Where the draws were resampled: ``lp`` and ``log_q`` of those that they were chosen from.
     """
 
     values: dict[str, np.ndarray] | dict[str, StoredDraws]
@@ -80,6 +85,8 @@ class Draws:
     log_q: np.ndarray | None = None
     info: dict[str, Any] = dataclasses.field(default_factory=dict)
     non_finite: int | None = None
+    normal: Normal | None = None
+    candidates: dict[str, np.ndarray] | None = None
 
     def __post_init__(self) -> None:
         lengths: dict[int, str] = {}

@@ -195,11 +195,12 @@ class Problem:
         """Begin to compile what computes ``prepared``."""
         split = self.program.gradient(self.arrays)
         return self.program.compile_ahead(
-            "prepare", split.prepare, self._array_shapes, quickly=True
+            "prepare", split.prepare, self.array_shapes, quickly=True
         )
 
     @property
-    def _array_shapes(self) -> Any:
+    def array_shapes(self) -> Any:
+        """Shapes and types of ``arrays``."""
         return jax.tree.map(
             lambda v: jax.ShapeDtypeStruct(np.shape(v), np.asarray(v).dtype), self.arrays
         )
@@ -327,7 +328,7 @@ class Problem:
             lambda v: jax.ShapeDtypeStruct((self._draws_at_once, *v.shape), v.dtype), draw
         )
         mapped = jax.vmap(fn, in_axes=(0, None))
-        return self.program.compile_ahead(key, mapped, batch, self._array_shapes)
+        return self.program.compile_ahead(key, mapped, batch, self.array_shapes)
 
     @property
     def _draws_at_once(self) -> int:

@@ -7,10 +7,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from bayes.diagnostics.approximations import (
+    data_checks,
+    finite_check,
+    judge_independent,
+    khat_check,
+    ratios_of,
+)
 from bayes.diagnostics.assessment import assess
 from bayes.diagnostics.convergence import APART, Convergence, telling_place
 from bayes.diagnostics.elements import element_draws
-from bayes.diagnostics.importance import importance_ratios
 from bayes.diagnostics.separation import check_agreement, find_separation
 from bayes.diagnostics.tails import tail_index
 from bayes.diagnostics.verdict import Check, Diagnostics
@@ -22,8 +28,6 @@ if TYPE_CHECKING:
 __all__ = ["Check", "Diagnostics", "diagnose", "judge_draws"]
 
 RHAT, ESS, BFMI, SPREAD_ERROR = 1.01, 400, 0.3, 0.06
-KHAT, _FEWEST_RATIOS = 0.7, 100
-"""Yao et al. (2018): below 0.7 the draws can be mended by weights, and means can be trusted."""
 DIVERGENT_SHARE, SATURATED_SHARE = 1e-4, 0.05
 NO_VARIANCE, NO_MEAN = 0.5, 0.7
 """Pareto k-hat of a tail from which on a standard deviation and a mean of draws tell nothing."""
@@ -75,7 +79,7 @@ def judge_draws(
         approximation on the same space; what the sampler says.
     info : mapping
         What the method found out: copies, starts, non_finite, frozen; ``sampled``, names of the
-        sampled sites.
+        sampled sites; ``independent``, whether the draws are those of an approximation.
     interrupted : str, optional
         Why the run was stopped early.
     centred : tuple of str
@@ -87,12 +91,14 @@ def judge_draws(
     -------
     Diagnostics
     """
+    if info.get("independent"):
+        return judge_independent(sites, stats, info, interrupted=interrupted)
     chains = next(iter(sites.values())).shape[0]
     lp = stats.get("lp")
     found = assess(sites, lp, info.get("sampled")) if found is None else found
     separation = find_separation(found, sites)
     apart = separation.brief
-    checks = [_chains(chains), _finite(info), *_convergence_checks(found, chains, centred, apart)]
+    checks = [_chains(chains), finite_check(info), *_convergence_checks(found, chains, centred, apart)]
     if chains > 1:
         checks.append(check_agreement(lp, separation, info))
     if info.get("sampled") is not None:
@@ -101,12 +107,8 @@ def judge_draws(
         checks.append(_spread_error(found, sites, apart=bool(apart)))
     checks += _dynamics(stats, info, centred)
     if "log_q" in stats:
-        checks.append(_approximation(lp, stats["log_q"]))
-    if info.get("frozen"):
-        names = ", ".join(info["frozen"])
-        checks.append(
-            Check("data", 0.0, 0.0, False, f"observed {names} has no variance: its scale goes to 0")
-        )
+        checks.append(khat_check(ratios_of(lp, stats["log_q"])))
+    checks += data_checks(info)
     notes = list(info.get("notes", ()))
     still = found.constant - len(found.resting)
     if still:
@@ -114,36 +116,9 @@ def judge_draws(
     return Diagnostics(tuple(checks), interrupted, tuple(notes))
 
 
-def _approximation(lp: np.ndarray | None, log_q: np.ndarray) -> Check:
-    """Whether an approximation covers the posterior, by the tail of its importance ratios."""
-    value = float("nan")
-    if lp is not None:
-        known = np.isfinite(lp) & np.isfinite(log_q)
-        if known.sum() >= _FEWEST_RATIOS and not np.isnan(lp).any():
-            value = importance_ratios(lp[known], log_q[known]).khat
-    passed = bool(value < KHAT)
-    advice = ""
-    if np.isnan(value):
-        advice = "the approximation cannot be judged without finite log densities; method='nuts'"
-    elif not passed:
-        advice = (
-            "the approximation misses part of the posterior, and its intervals are not to be "
-            "trusted; refine='nuts', method='nuts' or a richer approximation"
-        )
-    return Check("khat", value, KHAT, passed, advice)
-
-
 def _chains(chains: int) -> Check:
     advice = "" if chains > 1 else "convergence is not assessable from one chain: run 4"
     return Check("chains", float(chains), 2.0, chains > 1, advice)
-
-
-def _finite(info: Mapping[str, Any]) -> Check:
-    bad = int(info.get("non_finite", 0))
-    advice = (
-        "" if not bad else "draws overflow: the posterior may be improper; give it proper priors"
-    )
-    return Check("finite", float(bad), 0.0, bad == 0, advice)
 
 
 def _convergence_checks(

@@ -22,11 +22,14 @@ class Ratios:
         Pareto k-hat of the ratios; -inf where they are all the same.
     ess : float
         Effective number of draws under the smoothed weights.
+    log_weights : array of shape (draw,)
+        Logs of the smoothed weights, which sum to one.
     """
 
     log_ratios: Float[np.ndarray, " draw"]
     khat: float
     ess: float
+    log_weights: Float[np.ndarray, " draw"]
 
 
 def importance_ratios(log_p: np.ndarray, log_q: np.ndarray) -> Ratios:
@@ -50,9 +53,17 @@ def importance_ratios(log_p: np.ndarray, log_q: np.ndarray) -> Ratios:
 
     ratios = np.ravel(log_p) - np.ravel(log_q)
     ratios = ratios - ratios.max()
+    there = np.isfinite(ratios)
+    if not there.all():
+        found = importance_ratios(ratios[there], np.zeros(there.sum()))
+        weights = np.full(ratios.size, -np.inf)
+        weights[there] = found.log_weights
+        return Ratios(ratios, found.khat, found.ess, weights)
     # Rounding makes equal ratios differ; a tail fitted to that means nothing.
     if np.ptp(ratios) < 1e-6:
-        return Ratios(ratios, -np.inf, float(ratios.size))
+        equal = np.full(ratios.size, -np.log(ratios.size))
+        return Ratios(ratios, -np.inf, float(ratios.size), equal)
     # The function is made for leave-one-out and takes minus the log ratios.
     weights, khat = array_stats.psislw(-ratios)
-    return Ratios(ratios, float(khat), float(np.exp(-np.logaddexp.reduce(2 * weights))))
+    ess = float(np.exp(-np.logaddexp.reduce(2 * weights)))
+    return Ratios(ratios, float(khat), ess, weights)

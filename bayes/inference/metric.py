@@ -20,6 +20,8 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Bool, Float
 
+from bayes.normals import Normal
+
 __all__ = [
     "KINDS",
     "Metric",
@@ -30,6 +32,7 @@ __all__ = [
     "estimate_metric",
     "identity_metric",
     "low_rank_metric",
+    "metric_of_normal",
     "pull",
     "push",
 ]
@@ -218,6 +221,26 @@ def low_rank_metric(draws: Float[np.ndarray, "n d"], gradients: Float[np.ndarray
     plain.matrix[:, : len(chosen)] = basis @ axes[:, chosen]
     plain.stretch[: len(chosen)] = np.sqrt(covariance[chosen]) - 1.0
     return plain._replace(structured=np.asarray(True))
+
+
+def metric_of_normal(normal: Normal) -> Metric:
+    """The metric of Hamiltonian dynamics that a normal is the target of.
+
+    Where the metric has room for a few directions only, those that are stretched most are kept.
+    """
+    plain = identity_metric(len(normal.mean))
+    if not normal.values.shape[0]:
+        return plain._replace(scale=normal.scale)
+    stretch = np.sqrt(normal.values) - 1.0
+    if plain.full:
+        matrix = np.eye(len(normal.mean)) + (normal.vectors * stretch) @ normal.vectors.T
+        return Metric(normal.scale, matrix, np.zeros(0), np.asarray(True))
+    room = len(plain.stretch)
+    chosen = np.argsort(-np.abs(np.log(normal.values)))[:room]
+    matrix, kept = np.zeros_like(plain.matrix), np.zeros(room)
+    matrix[:, : len(chosen)] = normal.vectors[:, chosen]
+    kept[: len(chosen)] = stretch[chosen]
+    return Metric(normal.scale, matrix, kept, np.asarray(True))
 
 
 def _directions(values: np.ndarray) -> np.ndarray:

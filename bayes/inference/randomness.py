@@ -40,6 +40,9 @@ class Purpose(enum.IntEnum):
     MOMENTA = 0
     TRAJECTORIES = 1
     STARTS = 2
+    DRAWS = 3
+    NOISE = 4
+    RESAMPLING = 5
 
 
 def generator_of(key: Array | np.ndarray, purpose: Purpose, *path: int) -> np.random.Generator:
