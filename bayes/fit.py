@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import datetime
 import os
+import pathlib
 import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -11,15 +13,18 @@ from typing import Any
 import numpy as np
 
 from bayes.checkpoint import Checkpoint
+from bayes.choosing import as_method, bound_for, choose_for
 from bayes.compilation import computing
 from bayes.driver import drive
 from bayes.errors import ConvergenceWarning, SettingsError
 from bayes.fingerprint import data_fingerprint, model_fingerprint, versions
-from bayes.method import Method, method_by_name
-from bayes.model import as_model
+from bayes.inference.invariance import examined
+from bayes.method import Method
 from bayes.posterior import MethodRecord, Posterior
 from bayes.problem import Problem
+from bayes.refinement import check_refinement, refine_outcome
 from bayes.seeds import require_seed
+from bayes.threefry import key_words
 
 __all__ = ["fit"]
 
@@ -49,15 +54,21 @@ def fit(
         static. Categorical columns become integer codes; an argument ``n_<column>`` that is not
         given is the number of its levels.
     method : str or Method
-        A name for the method's defaults, a configured method, or ``"auto"``.
+        A name for the method's defaults, a configured method, or ``"auto"``: a method that solves
+        the model's structure, NUTS, or where that would take longer than ``budget`` or ten minutes
+        an approximation; the posterior's record says why.
     seed : int
         All randomness comes from it: same seed, machine and versions, same draws to the bit.
     dims, coords : mapping, optional
         Names of a site's dimensions that no plate names, and labels by dimension.
     reparam : None, "auto", mapping or callable, optional
-        ``"auto"`` non-centres location-scale sites with latent parents.
+        ``"auto"`` non-centres location-scale sites with latent parents; an empty mapping leaves
+        the program as it is. By default what the model says, or else the method: ``"vi"`` takes
+        ``"auto"``, the others leave it as it is.
     refine : {"psis", "nuts"}, optional
-        For approximations: what corrects their draws.
+        What corrects the draws of an approximation: ``"psis"`` resamples them by their
+        Pareto-smoothed importance weights, ``"nuts"`` starts chains from them with the
+        approximation's covariance for a first metric.
     budget : float, optional
         Seconds after which the run stops with what it has.
     checkpoint : path, optional
@@ -92,24 +103,39 @@ def fit(
     >>> post.summary()
     """
     _check_settings(seed, budget)
-    chosen, reason = _choose(method)
-    bound = as_model(model).replace(dims=dims, coords=coords, reparam=reparam)
+    chosen, reason = as_method(method), "asked for"
+    bound = bound_for(chosen, model, dims, coords, reparam)
     with computing():
-        problem = bound.bind(data, marginal=chosen.marginal)
+        problem = bound.bind(data, marginal=chosen is None or chosen.marginal)
+        if chosen is None:
+            chosen, reason = choose_for(problem, budget)
+            suited = bound_for(chosen, model, dims, coords, reparam)
+            if suited.reparam != bound.reparam or not chosen.marginal:
+                problem = suited.bind(data, marginal=chosen.marginal)
+            if refine is not None and chosen.exact:
+                refine, reason = None, f"{reason}; there is nothing to refine"
+        check_refinement(refine, chosen)
         chosen.check(problem)
-        if refine is not None:
-            raise SettingsError(
-                f"refine corrects approximations; {chosen.name} draws from the posterior itself"
-                if chosen.exact
-                else f"refine={refine!r} is not possible with {chosen.name}"
-            )
-        kept = None
+        identity = run_identity(problem, chosen, seed) if checkpoint is not None else {}
+        kept = last = None
         if checkpoint is not None:
-            kept = Checkpoint(checkpoint, run_identity(problem, chosen, seed))
+            kept = Checkpoint(checkpoint, identity)
+            if refine == "nuts":
+                kept = Checkpoint(pathlib.Path(checkpoint) / "approximation", identity)
+                last = Checkpoint(pathlib.Path(checkpoint) / "nuts", identity)
         outcome = drive(problem, chosen, seed, budget=budget, checkpoint=kept, progress=progress)
+        settings = chosen.settings()
+        if refine is not None:
+            outcome = refine_outcome(
+                outcome, problem, refine, seed, budget=budget, checkpoint=last, progress=progress
+            )
+            settings["refine"] = refine
+        outcome = dataclasses.replace(
+            outcome, draws=examined(problem, outcome.draws, key_words(seed))
+        )
         record = MethodRecord(
             chosen.name,
-            chosen.settings(),
+            settings,
             reason,
             seed,
             outcome.seconds,
@@ -141,15 +167,3 @@ def _check_settings(seed: int, budget: float | None) -> None:
     require_seed(seed)
     if budget is not None and not (np.isfinite(budget) and budget > 0):
         raise SettingsError(f"budget is a positive number of seconds, got {budget!r}")
-
-
-def _choose(method: str | Method) -> tuple[Method, str]:
-    if isinstance(method, Method):
-        return method, "asked for"
-    if isinstance(method, type) and issubclass(method, Method):
-        raise SettingsError(f"method={method.__name__} is a class; pass {method.__name__}()")
-    if method == "auto":
-        return method_by_name("nuts"), "auto: exact for every model with continuous latent sites"
-    if isinstance(method, str):
-        return method_by_name(method), "asked for"
-    raise SettingsError(f"method is a name or a Method, got {type(method).__name__}")

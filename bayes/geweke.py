@@ -21,16 +21,16 @@ from bayes.calibration.design import Design, warnings_of_data_ignored
 from bayes.calibration.judgement import LEVEL
 from bayes.calibration.simulation import seeds_of
 from bayes.calibration.uniformity import adjust
+from bayes.choosing import as_method, bound_for
 from bayes.compilation import computing
 from bayes.errors import SettingsError, UnsupportedModelError
-from bayes.fit import _choose
 from bayes.inference.hamiltonian import Hamiltonian
 from bayes.inference.metric import Metric
+from bayes.inference.nuts import NUTS
 from bayes.inference.settings import require_whole
 from bayes.inference.transitions import Point
 from bayes.inference.windows import metric_of
 from bayes.method import Method
-from bayes.model import as_model
 from bayes.problem import Problem
 from bayes.program import Unobserve
 from bayes.seeds import require_seed
@@ -148,7 +148,7 @@ def geweke(
     for name, value in {"rounds": rounds, "iterations": iterations}.items():
         require_whole(name, value)
     require_whole("chains", chains, _FEWEST_CHAINS)
-    chosen, _ = _choose(method)
+    chosen = as_method(method) or NUTS()
     if not isinstance(chosen, Hamiltonian):
         raise UnsupportedModelError(
             f"geweke moves parameters by transitions of 'nuts' or 'hmc'; {chosen.name} has no such "
@@ -156,7 +156,7 @@ def geweke(
         )
     if chosen.store is not None:
         raise SettingsError("geweke keeps no draws: leave store out")
-    bound = as_model(model).replace(dims=dims, coords=coords, reparam=reparam)
+    bound = bound_for(chosen, model, dims, coords, reparam)
     with computing(), warnings_of_data_ignored():
         design = Design(bound, data)
         draw_seed, fit_seed, chain_seed = seeds_of(seed, 0)

@@ -129,6 +129,11 @@ class Method(abc.ABC):
     """Whether it works with the log density of the continuous sites, discrete ones summed out. A
     method that does not treats discrete sites and subsampled plates itself."""
 
+    reparam: ClassVar[str | None] = None
+    """What ``fit`` takes for ``reparam`` where neither it nor the model is told."""
+    structured: ClassVar[bool] = False
+    """Whether it solves models of a structure of its own, and is the first choice for them."""
+
     @abc.abstractmethod
     def check(self, problem: Problem) -> None:
         """Raise UnsupportedModelError: what is missing, and which methods fit instead."""

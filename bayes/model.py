@@ -9,6 +9,7 @@ from typing import Any
 from bayes.data import Data, Signature
 from bayes.errors import ModelError
 from bayes.problem import Problem
+from bayes.structure import SubsampledPlate
 from bayes.subsampling import Whole
 
 __all__ = ["Model"]
@@ -89,13 +90,13 @@ class Model:
         need_observed : bool
             Whether a program without observed sites is refused.
         marginal : bool
-            Whether discrete latent sites are summed out and subsampled plates refused; if not, a
-            method treats them itself, and the problem is that of all data.
+            Whether discrete latent sites are summed out; if not, a method draws them itself.
 
         Returns
         -------
         Problem
-            Sites, bijections, log density, prior and prior predictive draws.
+            Sites, bijections, log density, prior and prior predictive draws; those of all data
+            where plates take subsamples, which is what these estimate.
 
         Raises
         ------
@@ -103,12 +104,20 @@ class Model:
             What is wrong, by site, column and row.
         """
         read = data if isinstance(data, Data) else Data.read(data, self.signature)
-        model = self
-        if not marginal:
-            model = copy.copy(self)
-            model.fn = Whole(self.fn)
         need = need_observed and not self.allow_prior
-        return Problem(model, read, need_observed=need, marginal=marginal)
+        try:
+            model = self if marginal else self._whole()
+            return Problem(model, read, need_observed=need, marginal=marginal)
+        except SubsampledPlate as found:
+            problem = Problem(self._whole(), read, need_observed=need, marginal=marginal)
+            problem.notes.append(f"{found}; the posterior is that of all its elements")
+            return problem
+
+    def _whole(self) -> Model:
+        """The same model with plates that take all their elements."""
+        model = copy.copy(self)
+        model.fn = Whole(self.fn)
+        return model
 
     def __repr__(self) -> str:
         return f"Model({self.signature})"

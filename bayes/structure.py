@@ -14,7 +14,11 @@ from bayes.program import is_factor
 from bayes.reading import trace_program
 from bayes.supports import base_distribution
 
-__all__ = ["Site", "read_sites", "site_kind", "trace_program"]
+__all__ = ["Site", "SubsampledPlate", "read_sites", "site_kind", "trace_program"]
+
+
+class SubsampledPlate(UnsupportedModelError):
+    """A plate takes a subsample, so that a run of the program is not of all data."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,10 +74,7 @@ def read_sites(trace: Mapping[str, Any], *, enumerated: bool = True) -> dict[str
         if site["type"] == "plate":
             size, subsample = site["args"]
             if subsample is not None and subsample < size:
-                raise UnsupportedModelError(
-                    f"plate '{name}' takes a subsample ({subsample} of {size}), which only "
-                    "HMCECS in bayes.NumPyroKernel treats: use that, or leave subsample_size out"
-                )
+                raise SubsampledPlate(f"plate '{name}' takes a subsample ({subsample} of {size})")
         if site["type"] in ("param", "mutable"):
             raise UnsupportedModelError(
                 f"site '{name}' is a numpyro.{site['type']}, not a random variable: give it a "

@@ -10,7 +10,7 @@ from typing import Any
 import jax.numpy as jnp
 from numpyro.primitives import Messenger
 
-__all__ = ["Whole", "subsampled"]
+__all__ = ["Whole", "subsampled", "subsampled_plates"]
 
 _AS_WRITTEN: contextvars.ContextVar[bool] = contextvars.ContextVar("as_written", default=False)
 
@@ -53,6 +53,11 @@ class Whole(Messenger):
 
     def __hash__(self) -> int:
         return hash((Whole, self.fn))
+
+
+def subsampled_plates(fn: Callable) -> dict[str, tuple[int, int]]:
+    """Size and subsample size of the plates of a program that take a subsample as written."""
+    return dict(fn.plates) if isinstance(fn, Whole) else {}
 
 
 def subsampled(fn: Callable) -> Callable:

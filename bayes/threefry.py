@@ -11,7 +11,17 @@ from typing import Any
 import jax
 import numpy as np
 
-__all__ = ["as_key", "data", "fold_in", "random_bits", "seed_key", "split", "split_key", "words"]
+__all__ = [
+    "as_key",
+    "data",
+    "fold_in",
+    "key_words",
+    "random_bits",
+    "seed_key",
+    "split",
+    "split_key",
+    "words",
+]
 
 _LOW = np.uint64(0xFFFFFFFF)
 _HALF = np.uint64(32)
@@ -84,6 +94,11 @@ def seed_key(seed: int) -> jax.Array:
     if not _is_default():
         return jax.random.key(seed)
     return as_key(np.asarray(seed, np.uint64))
+
+
+def key_words(seed: int) -> np.ndarray:
+    """The data of a seed's key, two words."""
+    return np.asarray(jax.random.key_data(seed_key(seed)))
 
 
 def split_key(key: jax.Array, count: int = 2) -> tuple[jax.Array, ...]:

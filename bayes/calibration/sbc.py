@@ -16,9 +16,11 @@ from bayes.calibration.design import warnings_of_data_ignored
 from bayes.calibration.records import Records
 from bayes.calibration.result import FEWEST, Calibration
 from bayes.calibration.simulation import Bench, Record, Task, run_task
+from bayes.choosing import as_method, bound_for
 from bayes.compilation import computing
 from bayes.errors import NoDrawsError, SettingsError
-from bayes.fit import _choose, run_identity
+from bayes.fit import run_identity
+from bayes.inference.nuts import NUTS
 from bayes.method import Method
 from bayes.model import as_model
 from bayes.seeds import require_seed
@@ -118,10 +120,10 @@ def sbc(
         raise SettingsError(
             f"simulations must be a whole number, {FEWEST} at least; got {simulations!r}"
         )
-    chosen, _ = _choose(method)
+    chosen = as_method(method) or NUTS()
     if getattr(chosen, "store", None) is not None or getattr(chosen, "keep", None) is not None:
         raise SettingsError("calibration ranks all sites in memory: leave store and keep out")
-    bound = as_model(model).replace(dims=dims, coords=coords, reparam=reparam)
+    bound = bound_for(chosen, model, dims, coords, reparam)
     simulator = None if simulate_with is None else as_model(simulate_with)
     task = Task(bound, data, chosen, int(seed), simulator, dict(statistics or {}))
     begin = time.perf_counter()

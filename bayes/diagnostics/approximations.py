@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Float
+from scipy.special import ndtri
 
 from bayes.diagnostics.elements import element_labels, resting_elements
 from bayes.diagnostics.importance import Ratios, importance_ratios
@@ -19,6 +20,8 @@ KHAT, _FEWEST_RATIOS = 0.7, 100
 """Yao et al. (2018): below 0.7 the draws can be mended by weights, and means can be trusted."""
 MEAN_SHIFT, SD_SHIFT = 0.2, 0.2
 """What weights may change of a mean, in standard deviations, and of a standard deviation."""
+FALSE_ALARMS = 1e-3
+"""How often at most draws of the posterior itself are said to drift under moves."""
 RAW_ESS, RESAMPLED_ESS = 100, 400
 """Effective draws under the weights: to judge raw draws by, and to stand for the posterior."""
 _MORE = "refine='psis' or refine='nuts' corrects it, or a richer approximation"
@@ -44,7 +47,8 @@ def judge_independent(
         ``lp`` and ``log_q`` at the draws.
     info : mapping
         ``not_converged``, why the approximation is not the best of its family; ``importance``,
-        k-hat and effective number of the ratios where the draws were resampled by them;
+        k-hat and effective number of the ratios where the draws were resampled by them; ``moves``,
+        how means and standard deviations drift under moves that leave the posterior as it is;
         ``sampled``, ``non_finite``, ``frozen`` and ``notes`` as for Markov chains.
     interrupted : str, optional
         Why the run was stopped early.
@@ -65,7 +69,7 @@ def judge_independent(
         if ratios is not None and khat.passed:
             checks.append(_enough(ratios.ess, RAW_ESS, len(ratios.log_ratios)))
             checks += _moments(sites, info, ratios)
-    checks += _resting(sites, info) + data_checks(info)
+    checks += _moves(info) + _resting(sites, info) + data_checks(info)
     return Diagnostics(tuple(checks), interrupted, tuple(info.get("notes", ())))
 
 
@@ -181,15 +185,40 @@ def _moment_check(
     advice = (
         ""
         if passed
-        else f"the {what} of {names[worst]} is off by {value:.2g} {unit} by the importance weights; "
-        f"{_MORE}"
+        else f"the {what} of {names[worst]} is off by {value:.2g} {unit} by the importance "
+        f"weights; {_MORE}"
     )
     return Check(name, value, most, passed, advice)
 
 
-def _resting(
-    sites: Mapping[str, np.ndarray | StoredDraws], info: Mapping[str, Any]
-) -> list[Check]:
+def _moves(info: Mapping[str, Any]) -> list[Check]:
+    """Whether means and standard deviations stay under moves that leave the posterior as it is."""
+    found = info.get("moves")
+    if found is None:
+        return []
+    checks = []
+    # Of the largest of so many nearly normal numbers, with the error that so many draws have.
+    quantile = -float(ndtri(FALSE_ALARMS / (4.0 * found["unknowns"])))
+    error = 1.0 / np.sqrt(found["particles"])
+    for name, what, most, part in (
+        ("mean_shift", "mean", MEAN_SHIFT, 1.0),
+        ("sd_shift", "standard deviation", SD_SHIFT, 0.75),
+    ):
+        value = float(found[name])
+        threshold = max(most, quantile * part * error)
+        passed = value <= threshold
+        advice = (
+            ""
+            if passed
+            else f"the {what} of {found[f'{name}_of']} drifts when draws are moved by Hamiltonian "
+            "dynamics: there is mass where the approximation has none; refine='nuts' or "
+            "method='nuts'"
+        )
+        checks.append(Check(f"moved_{name}", value, threshold, passed, advice))
+    return checks
+
+
+def _resting(sites: Mapping[str, np.ndarray | StoredDraws], info: Mapping[str, Any]) -> list[Check]:
     """Whether every element of a sampled site takes more than one value."""
     still: list[str] = []
     for name in info.get("sampled") or ():

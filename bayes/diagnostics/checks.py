@@ -98,7 +98,8 @@ def judge_draws(
     found = assess(sites, lp, info.get("sampled")) if found is None else found
     separation = find_separation(found, sites)
     apart = separation.brief
-    checks = [_chains(chains), finite_check(info), *_convergence_checks(found, chains, centred, apart)]
+    checks = [_chains(chains), finite_check(info)]
+    checks += _convergence_checks(found, chains, centred, apart)
     if chains > 1:
         checks.append(check_agreement(lp, separation, info))
     if info.get("sampled") is not None:

@@ -105,9 +105,7 @@ class Approximation(Method):
         """Whether it has settled and all draws are taken."""
         return self.settled(problem, state) and int(state["drawn"]) >= self.draws
 
-    def finish(
-        self, problem: Problem, state: State, chunks: list[Chunk], key: Array
-    ) -> Draws:
+    def finish(self, problem: Problem, state: State, chunks: list[Chunk], key: Array) -> Draws:
         """Join the draws; where it was stopped before there were any, take some."""
         drawn = [chunk for chunk in chunks if "position" in chunk]
         if not drawn:

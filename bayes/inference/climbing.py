@@ -30,8 +30,10 @@ HISTORY = 10
 _MOST, _LARGE_MOST, _NUMBERS = 400, 100, 10**6
 _TRIES = 25
 _DECREASE, _CURVATURE = 1e-4, 0.9
-_GAIN = 1e-7
-"""A path ends where the next step promises a gain in log density of less than this."""
+_GAIN, _ROUNDING = 1e-11, 1e-4
+"""A path ends where the next step promises a gain in log density of less than the first, in a
+valley that is not known yet promises are small; or no step is found that keeps the promise of less
+than the second, which rounding errors can do."""
 _CURVED = 1e-12
 
 
@@ -200,7 +202,9 @@ def _turn(s: _State, descend: Callable, prepared: Any) -> _State:
         step=narrowed,
         tries=s.tries + 1,
         evaluations=s.evaluations + 1,
-        status=jnp.where(spent & ~lower, _STALLED, s.status),
+        status=jnp.where(
+            spent & ~lower, jnp.where(-0.5 * s.slope < _ROUNDING, _CONVERGED, _STALLED), s.status
+        ),
     )
     return lax.cond(accept, lambda: _accepted(tried, s, trial, f, g), lambda: tried)
 
@@ -209,7 +213,9 @@ def _accepted(tried: _State, s: _State, x: Array, f: Array, g: Array) -> _State:
     difference, change = x - s.x, g - s.g
     curvature = difference @ change
     curved = curvature > _CURVED * jnp.linalg.norm(difference) * jnp.linalg.norm(change)
-    diagonal = jnp.where(curved, _new_diagonal(s.diagonal, difference, change, curvature), s.diagonal)
+    diagonal = jnp.where(
+        curved, _new_diagonal(s.diagonal, difference, change, curvature), s.diagonal
+    )
 
     def pushed(rows: Array, row: Array) -> Array:
         return jnp.where(curved, jnp.concatenate([rows[1:], row[None]]), rows)
@@ -253,7 +259,9 @@ def _new_diagonal(a: Array, s: Array, y: Array, sy: Array) -> Array:
     return jnp.where(jnp.isfinite(new) & (new > 0), new, a)
 
 
-def _two_loops(diagonal: Array, differences: Array, changes: Array, inverse: Array, g: Array) -> Array:
+def _two_loops(
+    diagonal: Array, differences: Array, changes: Array, inverse: Array, g: Array
+) -> Array:
     """Product of the inverse Hessian with a gradient (Nocedal and Wright, algorithm 7.4).
 
     Entries that are not there have curvature 0 and take no part.

@@ -17,7 +17,7 @@ from bayes.inference.chains import compile_block, run_block
 from bayes.inference.metric import Metric, identity_metric
 from bayes.inference.randomness import Purpose, generator_of, new_streams
 from bayes.inference.sampling import SITE, SamplingPhase
-from bayes.inference.starts import ascend, evaluate, find_starts
+from bayes.inference.starts import Starts, ascend, evaluate, find_starts
 from bayes.inference.stopping import watched_elements
 from bayes.inference.transitions import Point, Transition
 from bayes.inference.warmup import TARGETS, Stage, common_step, far_chains
@@ -90,12 +90,12 @@ class Hamiltonian(SamplingPhase):
 
     def init(self, problem: Problem, key: Array) -> dict[str, Any]:
         """Find starts; meanwhile what will run is compiled."""
-        metric = identity_metric(problem.size, kind=self.metric)
+        metric, first = self._first_metric(problem), self._first_stage
         self._block(problem, metric)
         problem.compile_prepare()
         problem.compile_constrain()
         words = np.asarray(jax.random.key_data(key))
-        starts = find_starts(problem, words, self.chains, self.candidates, self.init_strategy)
+        starts = self._starts(problem, words)
         state = {
             "key": words,
             "streams": new_streams(words, self.chains),
@@ -103,8 +103,8 @@ class Hamiltonian(SamplingPhase):
                 2**64, size=self.chains, dtype=np.uint64
             ),
             "iteration": np.asarray(0),
-            "stage": np.asarray(0),
-            "left": np.asarray(self._stages[0].length),
+            "stage": np.asarray(first),
+            "left": np.asarray(self._stages[first].length),
             "warmed_up": np.asarray(0),
             "leapfrogs": np.zeros(self.chains, int),
             "watched": np.zeros(0, int),
@@ -127,9 +127,23 @@ class Hamiltonian(SamplingPhase):
             state["store_run"] = digest(self.name, settings, *begin)
             state["store_round"] = state["store_run"]
             self._store(self.store, state).require_own()
+        return self._search_step(state, self._first_steps(starts))
+
+    def _starts(self, problem: Problem, words: np.ndarray) -> Starts:
+        """Where the chains begin."""
+        return find_starts(problem, words, self.chains, self.candidates, self.init_strategy)
+
+    def _first_metric(self, problem: Problem) -> Metric:
+        return identity_metric(problem.size, kind=self.metric)
+
+    @property
+    def _first_stage(self) -> int:
+        return 0
+
+    def _first_steps(self, starts: Starts) -> np.ndarray:
         # A first step that a steep gradient turns into a leap may end where a solver never does.
         steep = np.maximum(np.linalg.norm(starts.gradients, axis=1), 1e-300)
-        return self._search_step(state, np.minimum(self.step_size, 1.0 / np.sqrt(steep)))
+        return np.minimum(self.step_size, 1.0 / np.sqrt(steep))
 
     def step(self, problem: Problem, state: dict[str, Any]) -> tuple[dict, Chunk | None]:
         """Run a block of iterations on every chain; ends a stage where it is over."""

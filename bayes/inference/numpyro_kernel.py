@@ -19,7 +19,7 @@ from bayes.inference.kernel_text import kernel_text
 from bayes.inference.kernel_work import KernelWork
 from bayes.method import Chunk, Draws, Method, Progress
 from bayes.problem import Problem
-from bayes.subsampling import Whole, subsampled
+from bayes.subsampling import Whole, subsampled, subsampled_plates
 
 __all__ = ["NumPyroKernel"]
 
@@ -104,7 +104,7 @@ class NumPyroKernel(Method):
     def check(self, problem: Problem) -> None:
         """Have the kernel look at the program, and pass on what it says against it."""
         kernel = self._kernel(problem)
-        plates = _plates(problem)
+        plates = subsampled_plates(problem.model.fn)
         self._check_plates(problem, kernel, plates)
         if kernel.is_ensemble_kernel and self.chains % 2:
             raise SettingsError(
@@ -231,7 +231,7 @@ class NumPyroKernel(Method):
     def _work(self, problem: Problem) -> KernelWork:
         """The compiled work for a program, built once; it keeps no data."""
         program, statics = problem.program, dict(problem.data.statics)
-        plates = tuple(sorted(_plates(problem).items()))
+        plates = tuple(sorted(subsampled_plates(problem.model.fn).items()))
         settings = (self.kernel, self.chains, self.warmup)
         key = ("numpyro_kernel", settings, tuple(sorted(statics.items())), plates)
 
@@ -291,12 +291,6 @@ def _fits(problem: Problem, name: str, value: np.ndarray) -> bool:
     """
     site = problem.sites.get(name)
     return site is None or value.shape[2:] == site.shape
-
-
-def _plates(problem: Problem) -> dict[str, tuple[int, int]]:
-    """Size and subsample size of the plates that take a subsample."""
-    fn = problem.model.fn
-    return fn.plates if isinstance(fn, Whole) else {}
 
 
 def _name(value: Any) -> str:

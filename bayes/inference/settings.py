@@ -13,7 +13,7 @@ from bayes.errors import SettingsError
 from bayes.inference.metric import KINDS
 from bayes.method import Method
 
-__all__ = ["HamiltonianSettings", "require_positive", "require_whole"]
+__all__ = ["HamiltonianSettings", "require_positive", "require_strategy", "require_whole"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,11 +85,7 @@ class HamiltonianSettings(Method):
                 raise SettingsError(f"target_accept must lie in (0, 1), got {self.target_accept}")
         if self.metric not in KINDS:
             raise SettingsError(f"metric must be one of {', '.join(KINDS)}, got {self.metric!r}")
-        if self.init_strategy is not None and not callable(self.init_strategy):
-            raise SettingsError(
-                "init_strategy must be one of numpyro.infer.initialization, such as "
-                f"init_to_median(), got {self.init_strategy!r}"
-            )
+        require_strategy(self.init_strategy)
         if self.keep is not None:
             sites = () if isinstance(self.keep, str) else tuple(self.keep)
             if not sites or not all(isinstance(name, str) for name in sites):
@@ -115,3 +111,12 @@ def require_positive(name: str, value: Any) -> None:
         raise SettingsError(f"{name} must be a number, got {value!r}")
     if not (np.isfinite(value) and value > 0):
         raise SettingsError(f"{name} must be positive, got {value}")
+
+
+def require_strategy(value: Any) -> None:
+    """Refuse what is no init strategy."""
+    if value is not None and not callable(value):
+        raise SettingsError(
+            "init_strategy must be one of numpyro.infer.initialization, such as "
+            f"init_to_median(), got {value!r}"
+        )

@@ -1,0 +1,299 @@
+"""The ladder of approximations: one after another, until the importance ratios say it will do."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any, ClassVar
+
+import numpy as np
+from jaxtyping import Array, Float
+
+from bayes.diagnostics.approximations import KHAT, RESAMPLED_ESS
+from bayes.diagnostics.importance import Ratios, importance_ratios
+from bayes.inference.adaptive_importance import adapted, heavy_tailed
+from bayes.inference.approximation import Approximation, State
+from bayes.inference.batch_and_match import match
+from bayes.inference.climbing import climb, compile_climb
+from bayes.inference.dadvi import DADVI
+from bayes.inference.densities import compile_gradients, densities_at, gradients_at
+from bayes.inference.mixtures import Mixture, component, draw, log_prob, mixture_of
+from bayes.inference.quasi_newton import best_normal
+from bayes.inference.randomness import Purpose, generator_of
+from bayes.inference.resampling import resample
+from bayes.inference.settings import require_strategy, require_whole
+from bayes.inference.starts import find_starts
+from bayes.method import Chunk, Draws
+from bayes.normals import Normal, push, whiten
+from bayes.problem import Problem
+
+__all__ = ["VI"]
+
+_CLIMB, _MATCH, _ADAPT, _SETTLED = range(4)
+_LARGEST_FULL = 200
+"""Unknowns up to which a full-rank normal is fitted by its scores."""
+_LARGEST_ADAPTED = 60
+"""Unknowns up to which weighted draws can tell a covariance."""
+_POINTS, _ELBO_DRAWS = 8, 10
+_FEWEST_MATCHES, _MOST_MATCHES, _STILL = 4, 60, 0.05
+_ROUNDS, _DRAWS_A_ROUND = 8, 1000
+_GOOD_KHAT, _GOOD_SHARE = 0.5, 0.25
+_RIVAL = 5.0
+"""A path's normal whose bound is lower than the best by more than this has no mass to speak of."""
+
+
+@dataclasses.dataclass(frozen=True)
+class VI(Approximation):
+    """A ladder: quasi-Newton paths, a full-rank normal, and importance draws from it.
+
+    Several L-BFGS paths find where the mass is and a first normal. Up to 200 unknowns a full-rank
+    normal is then fitted to the scores of its own draws (batch and match); beyond, a mean-field one
+    with a covariance by linear response. A mixture of t distributions about it is fitted further by
+    importance weights where there are no more than 60 unknowns. Fresh draws of that are judged by
+    their importance ratios: where k-hat is below 0.7 they are resampled and stand for the
+    posterior; else the draws of the normal are handed out with a verdict that says that they do
+    not.
+
+    Location-scale sites with latent parents are non-centred, where ``fit(..., reparam=)`` does not
+    say otherwise: normals cannot follow a funnel.
+
+    Parameters
+    ----------
+    draws : int
+        Draws that are taken in the end.
+    paths : int
+        Paths, from starts of their own.
+    candidates : int
+        Candidate starts a path; the one with the highest log density is taken.
+    init_strategy : callable, optional
+        One of ``numpyro.infer.initialization``.
+
+    References
+    ----------
+    Zhang, Carpenter, Gelman and Vehtari (2022), Pathfinder. Cai et al. (2024), Batch and match.
+    Giordano, Ingram and Broderick (2024), Black box variational inference with a deterministic
+    objective. Cappé et al. (2008), Adaptive importance sampling in general mixture classes.
+    Yao et al. (2018), Yes, but did it work? Evaluating variational inference.
+
+    Examples
+    --------
+    >>> post = bayes.fit(model, data, method="vi")
+    >>> post = bayes.fit(model, data, method="vi", refine="nuts")
+    """
+
+    name: ClassVar[str] = "vi"
+    reparam: ClassVar[str | None] = "auto"
+
+    paths: int = 4
+    candidates: int = 20
+    init_strategy: Callable | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require_whole("paths", self.paths)
+        require_whole("candidates", self.candidates)
+        require_strategy(self.init_strategy)
+
+    # ------------------------------------------------------------------ contract
+
+    def begin(self, problem: Problem, words: np.ndarray) -> State:
+        """Find starts; meanwhile what will run is compiled."""
+        d = problem.size
+        nowhere = Normal(np.zeros((1, d)), np.ones((1, d)), np.zeros((1, d, 0)), np.zeros((1, 0)))
+        state = {
+            "words": words,
+            "stage": np.asarray(_CLIMB),
+            "iteration": np.asarray(0),
+            "evaluations": np.asarray(0),
+            "bounds": np.full(self.paths, -np.inf),
+            "khat": np.asarray(np.nan),
+            "trusted": np.asarray(False),
+            "log_weights": np.zeros(1),
+            "inner": {},
+            **nowhere._asdict(),
+        }
+        if d > _LARGEST_FULL:
+            return {**state, "inner": self._inner.begin(problem, words)}
+        compile_climb(problem)
+        compile_gradients(problem)
+        problem.compile_prepare()
+        starts = find_starts(problem, words, self.paths, self.candidates, self.init_strategy)
+        return {
+            **state,
+            "x": starts.positions,
+            "lp": starts.density,
+            "gradient": starts.gradients,
+        }
+
+    def improve(self, problem: Problem, state: State) -> tuple[State, Float[np.ndarray, " n"]]:
+        """Go on with the present rung."""
+        stages = (self._begin_normal, self._match, self._adapt)
+        if problem.size > _LARGEST_FULL:
+            stages = (self._respond, self._respond, self._adapt)
+        return stages[int(state["stage"])](problem, state)
+
+    def settled(self, problem: Problem, state: State) -> bool:
+        """Whether the last rung is done."""
+        return int(state["stage"]) == _SETTLED
+
+    def sample(
+        self, problem: Problem, state: State, generator: np.random.Generator, count: int
+    ) -> tuple[Float[np.ndarray, "n d"], Float[np.ndarray, " n"]]:
+        """Draws of the mixture, or of the normal where the mixture is not to be trusted."""
+        mixture = self._proposal(state)
+        x = draw(mixture, generator, count)
+        return x, log_prob(mixture, x)
+
+    def finish(self, problem: Problem, state: State, chunks: list[Chunk], key: Array) -> Draws:
+        """Join the draws, and resample them where their ratios allow it."""
+        draws = super().finish(problem, state, chunks, key)
+        assert draws.log_q is not None
+        found = _ratios(draws.stats["lp"].ravel(), draws.log_q.ravel())
+        if found is None or not (found.khat < KHAT and found.ess >= RESAMPLED_ESS):
+            return draws
+        return resample(draws, state["words"])
+
+    def converged(self, problem: Problem, state: State) -> str:
+        """What stands in the way of trusting the normal, besides its ratios."""
+        if problem.size > _LARGEST_FULL:
+            return self._inner.converged(problem, state["inner"])
+        if not np.isfinite(state["bounds"]).any():
+            return (
+                "no path has found a normal with a finite evidence lower bound: the log density "
+                "rises without bound, or is not finite nearly everywhere; method='nuts'"
+            )
+        return ""
+
+    def normal(self, problem: Problem, state: State) -> Normal | None:
+        """The component with most of the mass."""
+        if int(state["stage"]) == _CLIMB:
+            return None
+        mixture = _mixture(state)
+        return component(mixture, int(np.argmax(mixture.log_weights)))
+
+    def about(self, problem: Problem, state: State) -> dict[str, Any]:
+        """How the rungs went."""
+        bounds = state["bounds"]
+        return {
+            "elbo_by_path": [float(v) if np.isfinite(v) else None for v in bounds],
+            "components": len(state["log_weights"]),
+            "rung": ("paths", "normal", "mixture", "mixture")[int(state["stage"])]
+            if bool(state["trusted"]) or int(state["stage"]) < _SETTLED
+            else "normal",
+        }
+
+    # --------------------------------------------------------------------- rungs
+
+    @property
+    def _inner(self) -> DADVI:
+        return DADVI(candidates=self.candidates, init_strategy=self.init_strategy)
+
+    def _begin_normal(self, problem: Problem, state: State) -> tuple[State, np.ndarray]:
+        """Climb all paths, and find the best normal along each."""
+        paths = climb(problem, state["x"], state["lp"], state["gradient"])
+        generator = generator_of(state["words"], Purpose.NOISE, 0)
+        z = generator.standard_normal((_ELBO_DRAWS, problem.size))
+        found = [best_normal(problem, path, z, _POINTS) for path in paths]
+        bounds = np.asarray([bound for _, bound in found])
+        new = {**state, "bounds": bounds}
+        new["evaluations"] = np.asarray(sum(path.evaluations for path in paths))
+        if not np.isfinite(bounds).any():
+            place = Normal(*(part[0] for part in _mixture(state).normals))
+            place = place._replace(mean=state["x"][int(np.argmax(state["lp"]))])
+            return {**new, **_entries(mixture_of([place])), "stage": np.asarray(_SETTLED)}, bounds
+        order = np.argsort(-bounds)
+        kept = [found[i] for i in order if bounds[i] > bounds.max() - _RIVAL]
+        weights = np.exp(np.asarray([bound for _, bound in kept]) - bounds.max())
+        mixture = mixture_of([normal for normal, _ in kept], weights)
+        return {**new, **_entries(mixture), "stage": np.asarray(_MATCH)}, bounds[order[:1]]
+
+    def _match(self, problem: Problem, state: State) -> tuple[State, np.ndarray]:
+        """Fit the best normal to its scores, and keep others that are elsewhere."""
+        mixture, d = _mixture(state), problem.size
+        normal = component(mixture, 0)
+        batch = 32 * max(1, -(-(d + 1) // 32))
+        heights = []
+        for t in range(_MOST_MATCHES):
+            z = generator_of(state["words"], Purpose.NOISE, 1, t).standard_normal((batch, d))
+            x = normal.mean + push(normal, z)
+            values, gradients = gradients_at(problem, x)
+            new = match(normal, x, gradients, batch * d / (t + 1.0))
+            moved = _distance(normal, new)
+            normal = new
+            heights.append(float(np.mean(values)) + normal.log_scale)
+            if t + 1 >= _FEWEST_MATCHES and moved < _STILL:
+                break
+        others = [
+            component(mixture, i)
+            for i in range(1, len(mixture.log_weights))
+            if _apart(normal, component(mixture, i).mean)
+        ]
+        weights = [1.0] + [0.2] * len(others)
+        new = _entries(mixture_of([normal, *others], np.asarray(weights)))
+        return {**state, **new, "stage": np.asarray(_ADAPT)}, np.asarray(heights)
+
+    def _respond(self, problem: Problem, state: State) -> tuple[State, np.ndarray]:
+        """Go on with the mean-field normal, and take its linear response when it has settled."""
+        inner, method = state["inner"], self._inner
+        objective = np.zeros(0)
+        if not method.settled(problem, inner):
+            inner, objective = method.improve(problem, inner)
+        new = {**state, "inner": inner, "stage": np.asarray(_MATCH)}
+        normal = method.normal(problem, inner)
+        if method.settled(problem, inner) and normal is not None:
+            new |= {**_entries(mixture_of([normal])), "stage": np.asarray(_ADAPT)}
+        return new, objective
+
+    def _adapt(self, problem: Problem, state: State) -> tuple[State, np.ndarray]:
+        """Take draws of the heavy-tailed mixture; fit it to them where it is not good enough."""
+        mixture, rounds = _mixture(state), int(state["iteration"])
+        proposal = heavy_tailed(mixture)
+        generator = generator_of(state["words"], Purpose.NOISE, 2, rounds)
+        x = draw(proposal, generator, _DRAWS_A_ROUND)
+        found = _ratios(densities_at(problem, x), log_prob(proposal, x))
+        new = {**state, "iteration": np.asarray(rounds + 1)}
+        if found is None:
+            return {**new, "stage": np.asarray(_SETTLED)}, np.zeros(0)
+        new["khat"] = np.asarray(found.khat)
+        good = found.khat < _GOOD_KHAT and found.ess > _GOOD_SHARE * _DRAWS_A_ROUND
+        if good or rounds + 1 >= _ROUNDS or problem.size > _LARGEST_ADAPTED:
+            usable = bool(found.khat < KHAT and found.ess > 0.1 * _DRAWS_A_ROUND)
+            return {**new, "trusted": np.asarray(usable), "stage": np.asarray(_SETTLED)}, np.zeros(
+                0
+            )
+        return {**new, **_entries(adapted(mixture, x, found.log_weights))}, np.zeros(0)
+
+    def _proposal(self, state: State) -> Mixture:
+        mixture = _mixture(state)
+        return heavy_tailed(mixture) if bool(state["trusted"]) else mixture
+
+
+def _ratios(lp: np.ndarray, log_q: np.ndarray) -> Ratios | None:
+    """Ratios of draws; None where there are none to speak of."""
+    lp = np.where(np.isnan(lp), -np.inf, lp)
+    if np.isfinite(lp).sum() < 100 or (lp == np.inf).any():
+        return None
+    return importance_ratios(lp, log_q)
+
+
+def _mixture(state: State) -> Mixture:
+    normals = Normal(*(state[k] for k in Normal._fields))
+    return Mixture(normals, state["log_weights"], np.full(len(state["log_weights"]), np.inf))
+
+
+def _entries(mixture: Mixture) -> dict[str, np.ndarray]:
+    return {**mixture.normals._asdict(), "log_weights": mixture.log_weights}
+
+
+def _distance(old: Normal, new: Normal) -> float:
+    """How far one normal is from another, in standard deviations of the old one."""
+    shift = whiten(old, new.mean[None])[0]
+    change = new.log_scale - old.log_scale
+    return float(np.sqrt(np.square(shift).mean() + np.square(change / len(shift))))
+
+
+def _apart(normal: Normal, place: np.ndarray) -> bool:
+    """Whether a place is where a normal has next to no mass."""
+    d = len(place)
+    square = float(np.square(whiten(normal, place[None])).sum())
+    return square > d + 6.0 * np.sqrt(2.0 * d) + 9.0

@@ -1,0 +1,128 @@
+"""What corrects the draws of an approximation: importance weights, or chains that start there."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from typing import Any
+
+import numpy as np
+
+from bayes.checkpoint import Checkpoint
+from bayes.diagnostics.approximations import ratios_of
+from bayes.driver import Outcome, drive
+from bayes.errors import NoDrawsError, SettingsError
+from bayes.inference.continuation import Continuation
+from bayes.inference.randomness import Purpose, generator_of
+from bayes.inference.resampling import resample
+from bayes.method import Draws, Method
+from bayes.problem import Problem
+from bayes.threefry import key_words
+
+__all__ = ["REFINEMENTS", "check_refinement", "refine_outcome"]
+
+REFINEMENTS = ("psis", "nuts")
+_STARTS = 40
+"""Draws of the approximation that may be starts; the chains take the first that are fine."""
+
+
+def check_refinement(refine: Any, method: Method) -> None:
+    """Refuse what corrects nothing.
+
+    Raises
+    ------
+    SettingsError
+        Where it is not one of the refinements, or the method is exact.
+    """
+    if refine is None:
+        return
+    if refine not in REFINEMENTS:
+        raise SettingsError(f"refine must be one of {', '.join(REFINEMENTS)}, got {refine!r}")
+    if method.exact:
+        raise SettingsError(
+            f"refine corrects approximations; {method.name} draws from the posterior itself"
+        )
+
+
+def refine_outcome(
+    outcome: Outcome,
+    problem: Problem,
+    refine: str,
+    seed: int,
+    *,
+    budget: float | None,
+    checkpoint: Checkpoint | None,
+    progress: bool | None,
+) -> Outcome:
+    """Correct the draws of an approximation.
+
+    Parameters
+    ----------
+    outcome : Outcome
+        What the approximation gave.
+    problem : Problem
+        Model and data.
+    refine : {"psis", "nuts"}
+        ``"psis"`` resamples the draws by their Pareto-smoothed importance weights; ``"nuts"``
+        starts chains from them, with the approximation's covariance for a first metric.
+    seed : int
+        The run's seed.
+    budget : float, optional
+        Seconds for the approximation and this together.
+    checkpoint : Checkpoint, optional
+        Of the chains.
+    progress : bool, optional
+        Whether to show a progress line.
+
+    Returns
+    -------
+    Outcome
+        The approximation's own where the chains were stopped before their first draw.
+    """
+    draws = outcome.draws
+    if draws.log_q is None or "lp" not in draws.stats:
+        raise SettingsError(f"refine={refine!r} needs draws with their log densities")
+    words = key_words(seed)
+    if refine == "psis":
+        if draws.info.get("route") == "psis":
+            return outcome
+        return dataclasses.replace(outcome, draws=resample(draws, words))
+    left = None if budget is None else budget - outcome.seconds
+    if outcome.interrupted is not None or (left is not None and left <= 0):
+        return dataclasses.replace(outcome, interrupted=outcome.interrupted or "budget")
+    begin = time.perf_counter()
+    method = Continuation(positions=_starts(draws, words), normal=draws.normal)
+    try:
+        found = drive(problem, method, seed, budget=left, checkpoint=checkpoint, progress=progress)
+    except NoDrawsError:
+        return dataclasses.replace(outcome, interrupted="budget" if left else "keyboard")
+    approximation = {k: v for k, v in draws.info.items() if k not in ("independent", "route")}
+    info = {**found.draws.info, "route": "nuts", "approximation": approximation}
+    refined = dataclasses.replace(found.draws, info=info, normal=draws.normal)
+    seconds = outcome.seconds + time.perf_counter() - begin
+    return dataclasses.replace(found, draws=refined, seconds=seconds)
+
+
+def _starts(draws: Draws, words: np.ndarray) -> np.ndarray:
+    """Distinct draws in random order, by their importance weights as far as these are bounded.
+
+    Truncated at the root of their number times their mean (Ionides 2008, Truncated importance
+    sampling): where the approximation is poor a few draws have all the weight, and chains that
+    start at the same place tell nothing by their agreement.
+    """
+    assert draws.positions is not None
+    assert draws.log_q is not None
+    positions = draws.positions.reshape(-1, draws.positions.shape[-1])
+    count = len(positions)
+    log_weights = np.zeros(count)
+    if draws.info.get("route") != "psis":
+        ratios = ratios_of(draws.stats["lp"], draws.log_q)
+        if ratios is not None:
+            most = np.logaddexp.reduce(ratios.log_ratios) - 0.5 * np.log(count)
+            log_weights = np.minimum(ratios.log_ratios, most)
+    generator = generator_of(words, Purpose.STARTS, 1)
+    # Without replacement: the largest of log weights with Gumbel noise.
+    order = np.argsort(-(log_weights + generator.gumbel(size=count)))
+    chosen = positions[order]
+    _, first = np.unique(chosen, axis=0, return_index=True)
+    return chosen[np.sort(first)[:_STARTS]]
