@@ -30,9 +30,16 @@ if TYPE_CHECKING:
     from bayes.fit import fit
     from bayes.gallery import gallery
     from bayes.geweke import geweke
+    from bayes.inference.advi import ADVI
+    from bayes.inference.batch_and_match import BatchAndMatch
+    from bayes.inference.dadvi import DADVI
     from bayes.inference.hmc import HMC
+    from bayes.inference.laplace import Laplace
     from bayes.inference.numpyro_kernel import NumPyroKernel
     from bayes.inference.nuts import NUTS
+    from bayes.inference.pathfinder import Pathfinder
+    from bayes.inference.variational import VI
+    from bayes.merging import merge
     from bayes.method import Method
     from bayes.model import Model
     from bayes.posterior import Posterior, load
@@ -41,8 +48,12 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
+    "ADVI",
+    "DADVI",
     "HMC",
     "NUTS",
+    "VI",
+    "BatchAndMatch",
     "BayesError",
     "Calibration",
     "Check",
@@ -53,11 +64,13 @@ __all__ = [
     "Diagnostics",
     "FileError",
     "InitError",
+    "Laplace",
     "Method",
     "Model",
     "ModelError",
     "NoDrawsError",
     "NumPyroKernel",
+    "Pathfinder",
     "Posterior",
     "PredictiveCheck",
     "SettingsError",
@@ -68,6 +81,7 @@ __all__ = [
     "gallery",
     "geweke",
     "load",
+    "merge",
     "sbc",
 ]
 
@@ -76,6 +90,12 @@ _HOMES = {
     "HMC": "bayes.inference.hmc",
     "NUTS": "bayes.inference.nuts",
     "NumPyroKernel": "bayes.inference.numpyro_kernel",
+    "ADVI": "bayes.inference.advi",
+    "DADVI": "bayes.inference.dadvi",
+    "VI": "bayes.inference.variational",
+    "BatchAndMatch": "bayes.inference.batch_and_match",
+    "Laplace": "bayes.inference.laplace",
+    "Pathfinder": "bayes.inference.pathfinder",
     "Calibration": "bayes.calibration.result",
     "Check": "bayes.diagnostics.checks",
     "Data": "bayes.data",
@@ -89,6 +109,7 @@ _HOMES = {
     "gallery": "bayes.gallery",
     "geweke": "bayes.geweke",
     "load": "bayes.posterior",
+    "merge": "bayes.merging",
     "sbc": "bayes.calibration.sbc",
 }
 

@@ -55,7 +55,7 @@ class Normal(NamedTuple):
     @property
     def log_scale(self) -> np.ndarray:
         """Half the log determinant of the covariance."""
-        return np.log(self.scale).sum(-1) + 0.5 * np.log(self.values).sum(-1)
+        return np.asarray(np.log(self.scale).sum(-1) + 0.5 * np.log(self.values).sum(-1))
 
 
 def independent(mean: np.ndarray, scale: np.ndarray) -> Normal:

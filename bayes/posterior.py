@@ -101,7 +101,8 @@ class Posterior:
         """
         if self._problem is None:
             raise ModelError(
-                "this posterior was loaded without its model: bayes.load(path, model=...) gives it"
+                "this posterior has no model: bayes.load(path, model=...) or "
+                "bayes.merge(..., data=...) gives it one"
             )
         return self._problem
 

@@ -226,7 +226,7 @@ def _resting(sites: Mapping[str, np.ndarray | StoredDraws], info: Mapping[str, A
             continue
         draws = np.asarray(sites[name])
         rows = draws.reshape(draws.shape[0] * draws.shape[1], -1)
-        still += resting_elements(name, draws[0, 0], (rows == rows[0]).all(axis=0))
+        still += resting_elements(name, np.asarray(draws[0, 0]), (rows == rows[0]).all(axis=0))
     if not still:
         return []
     shown = ", ".join(still[:3]) + (f" and {len(still) - 3} more" if len(still) > 3 else "")
