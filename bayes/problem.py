@@ -22,7 +22,7 @@ from bayes.parameters import check_parameters
 from bayes.precision import double_precision
 from bayes.program import Position
 from bayes.reading import Reading, read_program
-from bayes.reparam import apply_reparam
+from bayes.reparam import apply_reparam, may_be_centred
 from bayes.structure import Site, read_sites
 from bayes.threefry import seed_key
 
@@ -103,6 +103,8 @@ class Problem:
         self.dims = site_dims(self.sites, self.model.dims)
         self.coords = site_coords(self.sites, self.dims, self.data, self.model.coords)
         reparam = self.model.reparam
+        if reparam == "auto" and not may_be_centred(first, reading.trace(1), self.sites):
+            reparam = None
         data = self.data if reparam is None else reading.on_device
         fn, self.reparametrised = apply_reparam(self.model.fn, reparam, data, first, self.sites)
         if self.reparametrised:

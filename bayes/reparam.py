@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
+import numpy as np
 import numpyro.distributions as dist
 from numpyro import handlers
 from numpyro.distributions import constraints
@@ -16,7 +17,7 @@ from bayes.data import Data
 from bayes.errors import SettingsError
 from bayes.structure import Site
 
-__all__ = ["apply_reparam", "centred_sites"]
+__all__ = ["apply_reparam", "centred_sites", "may_be_centred"]
 
 _SHAPE_PARAMETERS: dict[type, tuple[str, ...]] = {
     dist.Normal: (),
@@ -56,11 +57,7 @@ def centred_sites(
     dict
         numpyro.infer.reparam.LocScaleReparam by site name.
     """
-    candidates = [
-        name
-        for name, site in sites.items()
-        if site.kind == "latent" and type(_family(trace[name]["fn"])) in _SHAPE_PARAMETERS
-    ]
+    candidates = _candidates(trace, sites)
     if not candidates:
         return {}
     with jax.numpy_rank_promotion("allow"):
@@ -76,6 +73,34 @@ def centred_sites(
             shape_parameters = _SHAPE_PARAMETERS[type(_family(trace[name]["fn"]))]
             chosen[name] = LocScaleReparam(centered=0, shape_params=shape_parameters)
     return chosen
+
+
+def may_be_centred(
+    trace: Mapping[str, Any], other: Mapping[str, Any], sites: Mapping[str, Site]
+) -> bool:
+    """Whether some location-scale site has other parameters in another trace.
+
+    Where none has, none has latent parents, and there is no need to look for them.
+    """
+    return any(
+        name not in other or _differ(trace[name]["fn"], other[name]["fn"])
+        for name in _candidates(trace, sites)
+    )
+
+
+def _candidates(trace: Mapping[str, Any], sites: Mapping[str, Site]) -> list[str]:
+    return [
+        name
+        for name, site in sites.items()
+        if site.kind == "latent" and type(_family(trace[name]["fn"])) in _SHAPE_PARAMETERS
+    ]
+
+
+def _differ(one: Any, other: Any) -> bool:
+    (a, of_one), (b, of_other) = map(jax.tree.flatten, (one, other))
+    if of_one != of_other:
+        return True
+    return any(not np.array_equal(x, y) for x, y in zip(a, b, strict=True))
 
 
 def apply_reparam(

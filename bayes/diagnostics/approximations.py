@@ -18,6 +18,8 @@ __all__ = ["data_checks", "finite_check", "judge_independent", "khat_check", "ra
 
 KHAT, _FEWEST_RATIOS = 0.7, 100
 """Yao et al. (2018): below 0.7 the draws can be mended by weights, and means can be trusted."""
+EQUAL_ESS, EQUAL_LARGEST = 0.95, 10.0
+"""Share of draws that are effective, and largest weight in means, where ratios are nearly equal."""
 MEAN_SHIFT, SD_SHIFT = 0.2, 0.2
 """What weights may change of a mean, in standard deviations, and of a standard deviation."""
 FALSE_ALARMS = 1e-3
@@ -93,6 +95,10 @@ def khat_check(found: Ratios | float | None) -> Check:
     value = found.khat if isinstance(found, Ratios) else found
     value = float("nan") if value is None else float(value)
     passed = bool(value < KHAT)
+    if not passed and isinstance(found, Ratios) and nearly_equal(found):
+        return Check(
+            "khat", value, KHAT, True, "the ratios' tail is heavy, but all are nearly equal"
+        )
     advice = ""
     if np.isnan(value):
         advice = "the approximation cannot be judged without finite log densities; method='nuts'"
@@ -102,6 +108,13 @@ def khat_check(found: Ratios | float | None) -> Check:
             "trusted; refine='nuts', method='nuts' or a richer approximation"
         )
     return Check("khat", value, KHAT, passed, advice)
+
+
+def nearly_equal(ratios: Ratios) -> bool:
+    """Whether ratios differ so little that the shape of their tail does not matter."""
+    count = len(ratios.log_ratios)
+    largest = float(np.exp(ratios.log_weights.max())) * count
+    return ratios.ess >= EQUAL_ESS * count and largest <= EQUAL_LARGEST and count >= 1000
 
 
 def finite_check(info: Mapping[str, Any]) -> Check:

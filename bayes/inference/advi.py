@@ -44,7 +44,9 @@ _WHITENED = 500
 one without."""
 _STEPS, _NUMBERS = 50, 2 * 10**7
 """Steps of a block, and numbers that they may go through."""
-_CUT, _ROUGH = 3.0, 4.0
+_PRODUCTS = 50
+"""Products of matrices that take as long as one number of a log density."""
+_CUT, _ROUGH = 2, 4.0
 """What a step size is divided by, and how much less exact a normal that only whitens may be."""
 _JUDGED, _DRAWN = 128, 256
 """Draws that tell two approximations apart, and draws of a batch in the end."""
@@ -69,7 +71,7 @@ class ADVI(Approximation):
         Normals of independent elements, with some correlated directions, or with all correlations,
         on the unconstrained space; or a normalizing flow on coordinates that a normal has whitened.
     rank : int
-        Correlated directions of ``"low_rank"``.
+        Correlated directions of ``"low_rank"``; with as many as elements it is ``"full_rank"``.
     layers, width : int
         Couplings of ``"flow"``, and hidden units of each.
     samples : int
@@ -237,6 +239,8 @@ class ADVI(Approximation):
     def _stages(self, problem: Problem) -> list[Family]:
         """Families in turn: a flow comes after a normal that whitens its coordinates."""
         family = _FAMILIES[self.family](self)
+        if isinstance(family, LowRank) and family.rank >= problem.size:
+            return [FullRank()]
         if self.family != "flow":
             return [family]
         return [FullRank() if problem.size <= _WHITENED else MeanField(), family]
@@ -338,7 +342,7 @@ class ADVI(Approximation):
         divergence, drift = work.compare(state, quarters, bins[4:])
         agree, noisy = judge(divergence, drift, float(state["apart"]), size, tolerance)
         if noisy:
-            return self._round(problem, self._cut(problem, state, state["best"]))
+            return self._round(problem, self._cut(state, state["best"]))
         if not agree:
             grown = {"bins": merge(bins), "filled": np.asarray(BINS // 2)}
             grown |= {"apart": np.asarray(divergence), "metric": self._metric(problem, state)}
@@ -350,9 +354,11 @@ class ADVI(Approximation):
             found = work.compare(state, np.stack([before, average]), bins[4:])[0]
             if judge(found, 0.0, np.inf, size, tolerance)[0]:
                 return self._ended(problem, new, agreed=True)
-        return self._round(problem, self._cut(problem, new, average))
+        # With a smaller step it takes more of them to come as far.
+        length = _CUT * state["blocks_a_bin"]
+        return self._round(problem, self._cut(new, average)) | {"blocks_a_bin": length}
 
-    def _cut(self, problem: Problem, state: State, params: np.ndarray) -> State:
+    def _cut(self, state: State, params: np.ndarray) -> State:
         """A smaller step from some parameters on, with an optimiser that forgets what it saw."""
         blank = np.zeros_like(state["optimizer"])
         step_size = state["step_size"] / _CUT
@@ -386,6 +392,7 @@ class _Work:
         noise = self.ascent.family.noise(problem.size)
         # Without looking at a clock: the numbers that a step goes through stand for its time.
         numbers = 2 * self.pairs * max(_numbers(problem), noise)
+        numbers += self.ascent.length * problem.size // _PRODUCTS
         self.steps = int(np.clip(_NUMBERS // numbers, 5, _STEPS))
         self.whitened = stage > 0 and problem.size <= _WHITENED
         self.curved = self.ascent.family.curved and problem.size <= _WHITENED
@@ -398,12 +405,13 @@ class _Work:
         def real(*shape: int) -> Any:
             return jax.ShapeDtypeStruct(shape, np.float64)
 
+        words: Any = jax.ShapeDtypeStruct((self.steps, 2 * self.pairs, 2), np.uint32)
         given = Given(
             real(len(params)),
             real(len(optimizer)),
             real(),
             real(self.steps, self.pairs, k),
-            jax.ShapeDtypeStruct((self.steps, 2 * self.pairs, 2), np.uint32),
+            words,
             Frame(real(d), real(d, d) if self.whitened else real(d)),
             real(d, d) if self.curved else real(0, 0),
         )
@@ -447,7 +455,7 @@ class _Work:
         block = program.compile_ahead(
             ("advi block", *kind), lambda g, m: ascent.block(g, density, m), given, more
         )
-        flat = given.params.shape[0]
+        flat = self.ascent.length
         k = family.noise(self.problem.size)
 
         def real(*shape: int) -> Any:
@@ -473,13 +481,14 @@ class _Work:
         k = self.ascent.family.noise(self.problem.size)
         noise = generator.standard_normal((self.steps, self.pairs, k))
         words = generator.integers(2**32, size=(self.steps, 2 * self.pairs, 2), dtype=np.uint32)
+        random: tuple[Any, Any] = (noise, words)
+        frame = Frame(state["centre"], state["scale"])
         given = Given(
             state["params"],
             state["optimizer"],
-            np.asarray(state["step_size"], float),
-            noise,
-            words,
-            Frame(state["centre"], state["scale"]),
+            state["step_size"],
+            *random,
+            frame,
             state["metric"],
         )
         run = self.compile()[0].result()

@@ -105,6 +105,11 @@ class Ascent:
     family: Family
     size: int
 
+    @property
+    def length(self) -> int:
+        """Parameters in number."""
+        return sum(np.size(v) for v in jax.tree.leaves(self.template()))
+
     def template(self) -> Params:
         """Parameters, for their shapes."""
         return self.family.init(self.size, np.random.default_rng(0))
@@ -251,8 +256,8 @@ def judge(
     -------
     agree, noisy : bool
     """
-    apart = np.sqrt(max(divergence, 0.0) / size)
-    drifts = drift > 0.5
+    apart = float(np.sqrt(max(divergence, 0.0) / size))
+    drifts = drift > 0.8
     if drifts:
         # A steady drift is four times as large over twice the length.
         tolerance = tolerance * (0.5 if divergence < 0.25 * before else 0.1)

@@ -16,7 +16,7 @@ from typing import Any, ClassVar
 import numpy as np
 from jaxtyping import Float
 
-from bayes.errors import SettingsError, UnsupportedModelError
+from bayes.errors import UnsupportedModelError
 from bayes.inference.approximation import Approximation, State
 from bayes.inference.climbing import Path, climb, compile_climb
 from bayes.inference.densities import (
@@ -27,7 +27,7 @@ from bayes.inference.densities import (
     largest_intermediate,
 )
 from bayes.inference.randomness import Purpose, generator_of
-from bayes.inference.settings import require_whole
+from bayes.inference.settings import require_strategy, require_whole
 from bayes.inference.starts import find_starts
 from bayes.normals import (
     Normal,
@@ -89,11 +89,7 @@ class BatchAndMatch(Approximation):
         super().__post_init__()
         for name in ("iterations", "starts", "candidates"):
             require_whole(name, getattr(self, name))
-        if self.init_strategy is not None and not callable(self.init_strategy):
-            raise SettingsError(
-                "init_strategy must be one of numpyro.infer.initialization, such as "
-                f"init_to_median(), got {self.init_strategy!r}"
-            )
+        require_strategy(self.init_strategy)
 
     # ------------------------------------------------------------------ contract
 

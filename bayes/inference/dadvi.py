@@ -26,13 +26,13 @@ from bayes.inference.linear_response import (
     respond,
 )
 from bayes.inference.randomness import Purpose, generator_of
-from bayes.inference.settings import require_whole
+from bayes.inference.settings import require_strategy, require_whole
 from bayes.inference.starts import find_starts
 from bayes.method import Progress
 from bayes.normals import Normal, log_prob, normal_of_covariance, push
 from bayes.problem import Problem
 
-__all__ = ["DADVI", "fixed_noise", "objective"]
+__all__ = ["DADVI", "RESPONSE_STATE", "fixed_noise", "objective"]
 
 _COVARIANCES = ("linear_response", "mean_field")
 _DENSE_NEWTON, _DENSE_RESPONSE = 100, 1000
@@ -50,6 +50,12 @@ _MOST_PRODUCTS = 100
 """Products of the objective's Hessian that the last steps take at most."""
 _FROM_PATH, _PAIRS, _SHRINKS = 16, 4, 40
 """Points of a climb at which a search may begin, and pairs of draws that tell which is best."""
+
+RESPONSE_STATE = (
+    *("mean", "log_scale", "noise", "stage", "steps", "gradient", "row", "hessian"),
+    *("curvature", "flattest", "scale", "vectors", "values"),
+)
+"""Entries of the state, for a method that begins with this one later."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -107,11 +113,7 @@ class DADVI(Approximation):
             raise SettingsError(
                 f"covariance must be one of {', '.join(_COVARIANCES)}, got {self.covariance!r}"
             )
-        if self.init_strategy is not None and not callable(self.init_strategy):
-            raise SettingsError(
-                "init_strategy must be one of numpyro.infer.initialization, such as "
-                f"init_to_median(), got {self.init_strategy!r}"
-            )
+        require_strategy(self.init_strategy)
 
     # ------------------------------------------------------------------ contract
 
@@ -199,9 +201,9 @@ class DADVI(Approximation):
 
     def about(self, problem: Problem, state: State) -> dict[str, Any]:
         """Norm of the gradient, Newton steps, and which covariance the draws have."""
-        responded = state["values"].size > 0
+        responded, gradient = state["values"].size > 0, float(state["gradient"])
         found: dict[str, Any] = {
-            "gradient_norm": float(state["gradient"]),
+            "gradient_norm": gradient if np.isfinite(gradient) else None,
             "newton_steps": int(state["steps"]),
             "covariance": "linear_response" if responded else "mean_field",
         }

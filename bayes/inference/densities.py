@@ -26,7 +26,7 @@ __all__ = [
     "hessian_products",
 ]
 
-_BATCH, _SMALL_BATCH = 256, 32
+_BATCH, _SMALL_BATCH = 512, 32
 _NUMBERS = 2 * 10**6
 """Numbers that the largest intermediate of a batch may have: 16 MB, of which there are some."""
 

@@ -232,8 +232,8 @@ def newton_steps(
         largest = max(float(sizes.max()), np.finfo(float).tiny)
         damping = largest * np.concatenate([[_DEFINITE], np.geomspace(1e-9, 1e3, _TRIALS - 1)])
         along = (curvature.scale * gradient) @ curvature.vectors
-        # Newton's own step is not damped but where there is nothing to divide by.
-        damped = np.where(np.arange(_TRIALS)[:, None] > 0, sizes + damping[:, None], 0.0)
+        damped = sizes + damping[:, None]
+        # Newton's own step is not damped, but where there is nothing to divide by.
         damped[0] = np.maximum(sizes, damping[0])
         steps = ((along / damped) @ curvature.vectors.T) * curvature.scale
         if np.isfinite(steps).all() and gradient @ steps[0] > 0:

@@ -26,7 +26,7 @@ from bayes.inference.hessians import (
     lanczos_curvature,
     newton_steps,
 )
-from bayes.inference.settings import require_whole
+from bayes.inference.settings import require_strategy, require_whole
 from bayes.inference.starts import find_starts
 from bayes.normals import Normal, independent, log_prob, push, whiten
 from bayes.problem import Problem
@@ -95,11 +95,7 @@ class Laplace(Approximation):
             raise SettingsError(
                 f"covariance must be one of {', '.join(_COVARIANCES)}, got {self.covariance!r}"
             )
-        if self.init_strategy is not None and not callable(self.init_strategy):
-            raise SettingsError(
-                "init_strategy must be one of numpyro.infer.initialization, such as "
-                f"init_to_median(), got {self.init_strategy!r}"
-            )
+        require_strategy(self.init_strategy)
 
     # ------------------------------------------------------------------ contract
 

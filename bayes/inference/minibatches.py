@@ -74,7 +74,7 @@ def minibatch_log_density(problem: Problem, plates: Plates) -> Callable:
             values[site] = jnp.take(values[site], elements[plate], axis=axis)
         partial: Program = copy.copy(program)
         partial.fn = _Given(subsampled(program.fn), elements)
-        partial.unpack = lambda _: values
+        partial.unpack = lambda position: values
         return partial.log_density(position, arrays)
 
     return log_density

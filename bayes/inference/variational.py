@@ -14,9 +14,10 @@ from bayes.diagnostics.importance import Ratios, importance_ratios
 from bayes.inference.adaptive_importance import adapted, heavy_tailed
 from bayes.inference.approximation import Approximation, State
 from bayes.inference.batch_and_match import match
-from bayes.inference.climbing import climb, compile_climb
-from bayes.inference.dadvi import DADVI
+from bayes.inference.climbing import Path, climb, compile_climb
+from bayes.inference.dadvi import DADVI, RESPONSE_STATE
 from bayes.inference.densities import compile_gradients, densities_at, gradients_at
+from bayes.inference.laplace import Laplace
 from bayes.inference.mixtures import Mixture, component, draw, log_prob, mixture_of
 from bayes.inference.quasi_newton import best_normal
 from bayes.inference.randomness import Purpose, generator_of
@@ -38,6 +39,7 @@ _POINTS, _ELBO_DRAWS = 8, 10
 _FEWEST_MATCHES, _MOST_MATCHES, _STILL = 4, 60, 0.05
 _ROUNDS, _DRAWS_A_ROUND = 8, 1000
 _GOOD_KHAT, _GOOD_SHARE = 0.5, 0.25
+_SAME_PLACE, _SAME_HEIGHT = 0.1, 1e-3
 _RIVAL = 5.0
 """A path's normal whose bound is lower than the best by more than this has no mass to speak of."""
 
@@ -47,8 +49,9 @@ class VI(Approximation):
     """A ladder: quasi-Newton paths, a full-rank normal, and importance draws from it.
 
     Several L-BFGS paths find where the mass is and a first normal. Up to 200 unknowns a full-rank
-    normal is then fitted to the scores of its own draws (batch and match); beyond, a mean-field one
-    with a covariance by linear response. A mixture of t distributions about it is fitted further by
+    normal is then fitted to the scores of its own draws (batch and match); beyond, that of the mode
+    is taken (Laplace), or where its ratios are poor a mean-field one with a covariance by linear
+    response (DADVI). A mixture of t distributions about it is fitted further by
     importance weights where there are no more than 60 unknowns. Fresh draws of that are judged by
     their importance ratios: where k-hat is below 0.7 they are resampled and stand for the
     posterior; else the draws of the normal are handed out with a verdict that says that they do
@@ -109,11 +112,13 @@ class VI(Approximation):
             "khat": np.asarray(np.nan),
             "trusted": np.asarray(False),
             "log_weights": np.zeros(1),
-            "inner": {},
+            "laplace": {},
+            "response": {},
             **nowhere._asdict(),
         }
         if d > _LARGEST_FULL:
-            return {**state, "inner": self._inner.begin(problem, words)}
+            waiting = dict.fromkeys(RESPONSE_STATE, np.zeros(0))
+            return {**state, "laplace": self._laplace.begin(problem, words), "response": waiting}
         compile_climb(problem)
         compile_gradients(problem)
         problem.compile_prepare()
@@ -129,7 +134,7 @@ class VI(Approximation):
         """Go on with the present rung."""
         stages = (self._begin_normal, self._match, self._adapt)
         if problem.size > _LARGEST_FULL:
-            stages = (self._respond, self._respond, self._adapt)
+            stages = (self._curve, self._respond, self._adapt)
         return stages[int(state["stage"])](problem, state)
 
     def settled(self, problem: Problem, state: State) -> bool:
@@ -156,7 +161,9 @@ class VI(Approximation):
     def converged(self, problem: Problem, state: State) -> str:
         """What stands in the way of trusting the normal, besides its ratios."""
         if problem.size > _LARGEST_FULL:
-            return self._inner.converged(problem, state["inner"])
+            if state["response"]["mean"].size:
+                return self._response.converged(problem, state["response"])
+            return self._laplace.converged(problem, state["laplace"])
         if not np.isfinite(state["bounds"]).any():
             return (
                 "no path has found a normal with a finite evidence lower bound: the log density "
@@ -175,7 +182,7 @@ class VI(Approximation):
         """How the rungs went."""
         bounds = state["bounds"]
         return {
-            "elbo_by_path": [float(v) if np.isfinite(v) else None for v in bounds],
+            "elbo_by_place": [float(v) if np.isfinite(v) else None for v in bounds],
             "components": len(state["log_weights"]),
             "rung": ("paths", "normal", "mixture", "mixture")[int(state["stage"])]
             if bool(state["trusted"]) or int(state["stage"]) < _SETTLED
@@ -185,18 +192,25 @@ class VI(Approximation):
     # --------------------------------------------------------------------- rungs
 
     @property
-    def _inner(self) -> DADVI:
-        return DADVI(candidates=self.candidates, init_strategy=self.init_strategy)
+    def _laplace(self) -> Laplace:
+        starts = {"candidates": self.candidates, "init_strategy": self.init_strategy}
+        return Laplace(starts=self.paths, **starts)
+
+    @property
+    def _response(self) -> DADVI:
+        starts = {"candidates": self.candidates, "init_strategy": self.init_strategy}
+        return DADVI(starts=self.paths, **starts)
 
     def _begin_normal(self, problem: Problem, state: State) -> tuple[State, np.ndarray]:
         """Climb all paths, and find the best normal along each."""
         paths = climb(problem, state["x"], state["lp"], state["gradient"])
+        evaluations = sum(path.evaluations for path in paths)
         generator = generator_of(state["words"], Purpose.NOISE, 0)
         z = generator.standard_normal((_ELBO_DRAWS, problem.size))
+        paths = _different(paths)
         found = [best_normal(problem, path, z, _POINTS) for path in paths]
         bounds = np.asarray([bound for _, bound in found])
-        new = {**state, "bounds": bounds}
-        new["evaluations"] = np.asarray(sum(path.evaluations for path in paths))
+        new = {**state, "bounds": bounds, "evaluations": np.asarray(evaluations)}
         if not np.isfinite(bounds).any():
             place = Normal(*(part[0] for part in _mixture(state).normals))
             place = place._replace(mean=state["x"][int(np.argmax(state["lp"]))])
@@ -232,15 +246,25 @@ class VI(Approximation):
         new = _entries(mixture_of([normal, *others], np.asarray(weights)))
         return {**state, **new, "stage": np.asarray(_ADAPT)}, np.asarray(heights)
 
+    def _curve(self, problem: Problem, state: State) -> tuple[State, np.ndarray]:
+        """Go on towards the mode, and take the normal there."""
+        method = self._laplace
+        inner, objective = method.improve(problem, state["laplace"])
+        new = {**state, "laplace": inner}
+        if method.settled(problem, inner):
+            normal = method.normal(problem, inner)
+            new |= {**_entries(mixture_of([normal])), "stage": np.asarray(_ADAPT)}
+        return new, objective
+
     def _respond(self, problem: Problem, state: State) -> tuple[State, np.ndarray]:
         """Go on with the mean-field normal, and take its linear response when it has settled."""
-        inner, method = state["inner"], self._inner
-        objective = np.zeros(0)
-        if not method.settled(problem, inner):
-            inner, objective = method.improve(problem, inner)
-        new = {**state, "inner": inner, "stage": np.asarray(_MATCH)}
-        normal = method.normal(problem, inner)
-        if method.settled(problem, inner) and normal is not None:
+        method, inner = self._response, state["response"]
+        if not inner["mean"].size:
+            return {**state, "response": method.begin(problem, state["words"])}, np.zeros(0)
+        inner, objective = method.improve(problem, inner)
+        new = {**state, "response": inner}
+        if method.settled(problem, inner):
+            normal = method.normal(problem, inner)
             new |= {**_entries(mixture_of([normal])), "stage": np.asarray(_ADAPT)}
         return new, objective
 
@@ -253,9 +277,12 @@ class VI(Approximation):
         found = _ratios(densities_at(problem, x), log_prob(proposal, x))
         new = {**state, "iteration": np.asarray(rounds + 1)}
         if found is None:
-            return {**new, "stage": np.asarray(_SETTLED)}, np.zeros(0)
+            stage = _MATCH if problem.size > _LARGEST_FULL and rounds == 0 else _SETTLED
+            return {**new, "stage": np.asarray(stage)}, np.zeros(0)
         new["khat"] = np.asarray(found.khat)
         good = found.khat < _GOOD_KHAT and found.ess > _GOOD_SHARE * _DRAWS_A_ROUND
+        if not good and problem.size > _LARGEST_FULL and rounds == 0:
+            return {**new, "stage": np.asarray(_MATCH)}, np.zeros(0)
         if good or rounds + 1 >= _ROUNDS or problem.size > _LARGEST_ADAPTED:
             usable = bool(found.khat < KHAT and found.ess > 0.1 * _DRAWS_A_ROUND)
             return {**new, "trusted": np.asarray(usable), "stage": np.asarray(_SETTLED)}, np.zeros(
@@ -285,6 +312,23 @@ def _entries(mixture: Mixture) -> dict[str, np.ndarray]:
     return {**mixture.normals._asdict(), "log_weights": mixture.log_weights}
 
 
+def _different(paths: list[Path]) -> list[Path]:
+    """Paths that did not end where an earlier one did; one that did not end counts as different."""
+    kept: list[Path] = []
+    for path in sorted(paths, key=lambda path: -path.densities[-1]):
+        if not (path.converged and any(_same_end(path, other) for other in kept)):
+            kept.append(path)
+    return kept
+
+
+def _same_end(path: Path, other: Path) -> bool:
+    """Whether both are at one maximum, as far as the density and its scales there tell."""
+    apart = np.abs(path.positions[-1] - other.positions[-1])
+    near = apart < _SAME_PLACE * np.sqrt(np.maximum(path.diagonals[-1], other.diagonals[-1]))
+    same = abs(path.densities[-1] - other.densities[-1]) < _SAME_HEIGHT
+    return bool(other.converged and same and near.all())
+
+
 def _distance(old: Normal, new: Normal) -> float:
     """How far one normal is from another, in standard deviations of the old one."""
     shift = whiten(old, new.mean[None])[0]
@@ -296,4 +340,4 @@ def _apart(normal: Normal, place: np.ndarray) -> bool:
     """Whether a place is where a normal has next to no mass."""
     d = len(place)
     square = float(np.square(whiten(normal, place[None])).sum())
-    return square > d + 6.0 * np.sqrt(2.0 * d) + 9.0
+    return bool(square > d + 6.0 * np.sqrt(2.0 * d) + 9.0)

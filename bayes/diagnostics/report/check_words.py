@@ -67,6 +67,37 @@ _CHECKS = {
         "below",
         "Whether the approximation covers the posterior, by its importance ratios.",
     ),
+    "objective": (
+        "Objections of the method itself",
+        "at most",
+        "Whether the method has found the best approximation of its family.",
+    ),
+    "importance_ess": (
+        "Effective draws under importance weights",
+        "at least",
+        "Draws of the posterior that would give means as precisely.",
+    ),
+    "mean_shift": (
+        "Largest shift of a mean under the weights",
+        "at most",
+        "By how many standard deviations importance weights would change a mean.",
+    ),
+    "sd_shift": (
+        "Largest change of an sd under the weights",
+        "at most",
+        "By what share importance weights would change a standard deviation.",
+    ),
+    "moved_mean_shift": (
+        "Largest drift of a mean under moves",
+        "at most",
+        "By how many standard deviations a mean drifts when draws are moved by Hamiltonian "
+        "dynamics; those of the posterior stay what they are.",
+    ),
+    "moved_sd_shift": (
+        "Largest drift of an sd under moves",
+        "at most",
+        "By what share a standard deviation drifts when draws are moved likewise.",
+    ),
 }
 
 

@@ -31,6 +31,8 @@ _ROUTES = {
     "psis": "the draws were resampled by their importance weights",
     "nuts": "the draws are those of NUTS chains started from the approximation",
 }
+_OBJECTIONS = ("objective", "importance_ess", "mean_shift", "sd_shift", "stuck_sites")
+"""Checks that can object to draws that k-hat has nothing against, besides those of moves."""
 
 
 def approximation(case: Case) -> Section | None:
@@ -40,21 +42,23 @@ def approximation(case: Case) -> Section | None:
     ----------
     case : Case
         Statistics log_q and lp, or the groups log_prior and log_likelihood in its place; the group
-        ``nuts`` where draws of a NUTS run are there to compare with.
+        ``importance`` where the draws were resampled, with both at what they were chosen from; the
+        group ``nuts`` where draws of a NUTS run are there to compare with.
 
     Returns
     -------
     Section or None
         None for an exact method.
     """
+    info = case.card.get("method", {}).get("info") or {}
     log_q = statistic(case, "log_q")
     if log_q is None:
-        return None
-    info = case.card.get("method", {}).get("info") or {}
+        return _refined(info) if info.get("route") == "nuts" else None
     blocks: list[Block] = []
     data: dict[str, Any] = {}
     missing = []
     log_p, kept_q = _log_densities(case, log_q)
+    resampled = "importance" in case.tree.children
     if log_p is None:
         missing.append(
             "k-hat needs the log density at the draws: the statistic lp, or the groups log_prior "
@@ -68,9 +72,9 @@ def approximation(case: Case) -> Section | None:
             ratios = importance_ratios(log_p[finite], kept_q[finite])
             lost = int((~finite).sum())
             blocks += [
-                Text(_verdict(ratios, lost)),
+                Text(_verdict(ratios, lost, resampled, case)),
                 Facts(_facts(ratios, case, info)),
-                _figure(ratios),
+                _figure(ratios, resampled),
             ]
             data |= {
                 "khat": json_number(ratios.khat),
@@ -79,13 +83,13 @@ def approximation(case: Case) -> Section | None:
                 "draws": int(finite.sum()),
                 "not_finite": lost,
             }
-    if said_of_route := _route(info):
+    if said_of_route := _route(info, log_q.size, len(kept_q) if resampled else None):
         blocks.append(Text(said_of_route))
         data |= {k: info[k] for k in ("route", "out_of_distribution") if k in info}
-    for label in ("elbo", "objective"):
-        if _is_trace(info.get(label)):
-            blocks.append(_trace(np.asarray(info[label], float), label))
-            break
+    if isinstance(info.get("moves"), Mapping):
+        blocks.append(Text(_moves(info["moves"])))
+        data["moves"] = {k: json_number(v) for k, v in info["moves"].items() if _is_number(v)}
+    blocks += _traces(info)
     if "nuts" in case.tree.children:
         text, table, far = _against_nuts(case)
         blocks += [text, table]
@@ -95,8 +99,28 @@ def approximation(case: Case) -> Section | None:
     return Section(NAME, TITLE, tuple(blocks), "; ".join(missing), data)
 
 
+def _refined(info: Mapping[str, Any]) -> Section:
+    """What to say of chains that were started from an approximation: it is not what is judged."""
+    known = info.get("approximation") or {}
+    text = (
+        f"Route nuts: {_ROUTES['nuts']}. The verdict is on these chains alone; the approximation "
+        "gave their starts and their first metric."
+    )
+    if why := known.get("not_converged"):
+        text += f" It had not converged itself ({why}), which makes a warm-up longer, no worse."
+    data = {"route": "nuts", "approximation_converged": not why}
+    return Section(NAME, TITLE, (Text(text), *_traces(known)), data=data)
+
+
 def _log_densities(case: Case, log_q: np.ndarray) -> tuple[np.ndarray | None, np.ndarray]:
-    """Log density of the posterior and of the approximation at the same draws."""
+    """Log density of the posterior and of the approximation at the same draws.
+
+    Those that were resampled say nothing by their own ratios: a narrow approximation's look bounded
+    once the few heavy draws are there many times.
+    """
+    if "importance" in case.tree.children:
+        candidates = case.tree["importance"].to_dataset()
+        return candidates["lp"].values, candidates["log_q"].values
     lp = statistic(case, "lp")
     if lp is not None:
         return lp.ravel(), log_q.ravel()
@@ -109,27 +133,52 @@ def _log_densities(case: Case, log_q: np.ndarray) -> tuple[np.ndarray | None, np
     return density.values.ravel(), at.values.ravel()
 
 
-def _verdict(ratios: Ratios, lost: int) -> str:
-    if np.isneginf(ratios.khat):
+def _objections(case: Case) -> list[str]:
+    """What the verdict's other checks have against the approximation, in their words."""
+    return [
+        check.advice or check.name
+        for check in case.diagnostics.failed
+        if check.name in _OBJECTIONS or check.name.startswith("moved_")
+    ]
+
+
+def _verdict(ratios: Ratios, lost: int, resampled: bool, case: Case) -> str:
+    objections = _objections(case)
+    excused = any(check.name == "khat" and check.passed for check in case.diagnostics.checks)
+    text = f"k-hat of the importance ratios is {ratios.khat:.2f}"
+    if np.isneginf(ratios.khat) and not objections:
         text = "The approximation is the posterior: log p − log q is the same at every draw."
+    elif np.isneginf(ratios.khat):
+        text = "log p − log q is the same at every draw. Yet:"
+    elif ratios.khat < USABLE and objections:
+        text += ", which speaks for the approximation where it has draws. Yet:"
     elif ratios.khat < GOOD:
-        text = (
-            f"k-hat of the importance ratios is {ratios.khat:.2f}: the approximation covers the "
-            "posterior well, and reweighting its draws makes up for what is left."
+        text += ": the approximation covers the posterior well, and " + (
+            "the weights by which the draws were chosen make up for what is left."
+            if resampled
+            else "reweighting its draws makes up for what is left."
         )
     elif ratios.khat < USABLE:
-        text = (
-            f"k-hat of the importance ratios is {ratios.khat:.2f}: the approximation is usable "
-            "when its draws are reweighted (refine='psis'); as they are, intervals may be off."
+        text += ": the approximation is usable " + (
+            "as its draws were resampled by their weights; its own would not be."
+            if resampled
+            else "when its draws are reweighted (refine='psis'); as they are, intervals may be off."
+        )
+    elif excused:
+        text += (
+            f", above {USABLE}, but the ratios are so nearly equal that the shape of their tail "
+            "does not matter" + (". Yet:" if objections else ".")
         )
     else:
-        text = (
-            f"k-hat of the importance ratios is {ratios.khat:.2f}, above {USABLE}: the "
-            "approximation misses part of the posterior, its means and above all its intervals are "
-            "not to be trusted, and reweighting cannot repair it. Fit with NUTS, start it from "
-            "these draws (refine='nuts'), or take a richer approximation or another "
-            "parametrisation."
+        text += (
+            f", above {USABLE}: the approximation misses part of the posterior, its means and "
+            "above all its intervals are not to be trusted, and reweighting cannot repair it. Fit "
+            "with NUTS, start it from these draws (refine='nuts'), or take a richer approximation "
+            "or another parametrisation."
         )
+        text += " Besides:" if objections else ""
+    if objections:
+        text += "".join(f" {each[:1].upper()}{each[1:]}." for each in objections)
     if lost:
         text += f" {lost} draws have no finite log density and were left out."
     return text
@@ -140,18 +189,25 @@ def _facts(ratios: Ratios, case: Case, info: Mapping[str, Any]) -> tuple[tuple[s
     khat = "none: all ratios are equal" if np.isneginf(ratios.khat) else f"{ratios.khat:.2f}"
     rows = [
         ("Pareto k-hat", f"{khat} (good below {GOOD}, usable below {USABLE})"),
-        ("effective number of weighted draws", f"{said(ratios.ess)} of {count}"),
+        ("effective number of weighted draws", f"{said(float(round(ratios.ess)))} of {count}"),
         ("spread of log p − log q", f"{said(float(ratios.log_ratios.std()))} (standard deviation)"),
     ]
     method = case.card.get("method", {}).get("name")
     if method:
         rows.insert(0, ("method", str(method)))
+    shifts = {check.name: check.value for check in case.diagnostics.checks}
+    if "mean_shift" in shifts:
+        value = said(shifts["mean_shift"], 2)
+        rows.append(("largest change of a mean by the weights", f"{value} standard deviations"))
+    if "sd_shift" in shifts:
+        value = said(100 * shifts["sd_shift"], 2)
+        rows.append(("largest change of an sd by the weights", f"{value} % of it"))
     if "route" in info:
         rows.append(("route", str(info["route"])))
     return tuple(rows)
 
 
-def _figure(ratios: Ratios) -> Figure:
+def _figure(ratios: Ratios, resampled: bool) -> Figure:
     values = ratios.log_ratios - np.median(ratios.log_ratios)
     low = max(values.min(), np.percentile(values, 0.2) - 1e-9)
     with drawing() as plt:
@@ -164,8 +220,9 @@ def _figure(ratios: Ratios) -> Figure:
         axes.set_xlabel("log p − log q, less its median")
         axes.set_ylabel("draws")
         largest = float(values.max())
+        what = "what the draws were chosen from" if resampled else "the draws"
         caption = (
-            "Log importance ratios of the draws. Under a good approximation they are close "
+            f"Log importance ratios of {what}. Under a good approximation they are close "
             "together, and end soon on the right: draws far on the right are of a region with "
             f"more posterior mass than the approximation gives it. Here the largest is "
             f"{largest:.1f} above the median, a weight {said(float(np.exp(min(largest, 700))), 2)} "
@@ -174,11 +231,17 @@ def _figure(ratios: Ratios) -> Figure:
         return picture(figure, caption, "Histogram of the log importance ratios of the draws.")
 
 
-def _route(info: Mapping[str, Any]) -> str:
+def _route(info: Mapping[str, Any], draws: int, candidates: int | None) -> str:
     parts = []
     if "route" in info:
         route = str(info["route"])
         parts.append(f"Route {route}: {_ROUTES[route]}." if route in _ROUTES else f"Route {route}.")
+    if candidates is not None:
+        parts.append(
+            f"These {draws} draws were chosen from {candidates} candidates, some of them more "
+            "than once: k-hat and the effective number are those of the candidates, and the Monte "
+            "Carlo error of a mean is that of the effective number."
+        )
     check = info.get("out_of_distribution")
     if isinstance(check, Mapping):
         facts = ", ".join(f"{k} {v}" for k, v in check.items())
@@ -193,6 +256,28 @@ def _route(info: Mapping[str, Any]) -> str:
     elif check is not None:
         parts.append(f"Check of the data against those of training: {check}.")
     return " ".join(parts)
+
+
+def _moves(found: Mapping[str, Any]) -> str:
+    return (
+        f"{found['particles']} of the draws were moved by Hamiltonian dynamics, which leaves draws "
+        f"of the posterior what they are. The mean of {found['mean_shift_of']} drifted most, by "
+        f"{said(found['mean_shift'], 2)} standard deviations, and the standard deviation of "
+        f"{found['sd_shift_of']} by {said(100 * found['sd_shift'], 2)} %, on the unconstrained "
+        "space. What so few draws show by chance is allowed for in the checks."
+    )
+
+
+def _traces(info: Mapping[str, Any]) -> list[Figure]:
+    """The objective on its way, where it is there."""
+    for label in ("elbo", "objective"):
+        if _is_trace(info.get(label)):
+            return [_trace(np.asarray(info[label], float), label)]
+    return []
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
 def _is_trace(values: Any) -> bool:
