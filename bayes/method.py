@@ -7,6 +7,7 @@ import dataclasses
 import difflib
 import functools
 import importlib
+import importlib.util
 import os
 import pkgutil
 from collections.abc import Mapping
@@ -213,6 +214,12 @@ def method_by_name(name: str) -> Method:
     SettingsError
         Where there is none; lists those that exist.
     """
+    if name.isidentifier() and importlib.util.find_spec(f"bayes.inference.{name}") is not None:
+        # Most methods are in a module of their name: no need to import the others.
+        importlib.import_module(f"bayes.inference.{name}")
+        for cls in _subclasses(Method):
+            if cls.name == name:
+                return cls()
     known = methods()
     if name not in known:
         close = difflib.get_close_matches(name, known, n=1)

@@ -108,8 +108,6 @@ class ADVI(Approximation):
     """
 
     name: ClassVar[str] = "advi"
-    subsamples: ClassVar[bool] = True
-    """Whether it treats subsampled plates."""
 
     family: str = "mean_field"
     rank: int = 10

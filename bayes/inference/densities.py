@@ -65,10 +65,12 @@ def compile_densities(problem: Problem) -> Future[Callable]:
     program = problem.program
     if "densities" in program.compiled:
         return program.compiled["densities"]
+    split = program.gradient(problem.arrays)
     shape = (evaluations_at_once(problem), problem.size)
-    run = jax.vmap(program.log_density, in_axes=(0, None))
+    # What only the gradient needs is not computed, and both share what follows from the data alone.
+    run = jax.vmap(lambda x, prepared: split.run(x, prepared)[0], in_axes=(0, None))
     return program.compile_ahead(
-        "densities", run, jax.ShapeDtypeStruct(shape, np.float64), problem.array_shapes
+        "densities", run, jax.ShapeDtypeStruct(shape, np.float64), problem.prepared_shapes
     )
 
 
@@ -99,9 +101,9 @@ def densities_at(problem: Problem, positions: Float[np.ndarray, "n d"]) -> Float
     -------
     array of shape (n,)
     """
-    run, arrays = compile_densities(problem).result(), problem.arrays
+    run, prepared = compile_densities(problem).result(), problem.prepared
     size = evaluations_at_once(problem)
-    return _in_batches(lambda part: run(part, arrays), size, positions)
+    return _in_batches(lambda part: run(part, prepared), size, positions)
 
 
 def gradients_at(
