@@ -84,6 +84,9 @@ def fit(
     reparam: Annotated[
         str | None, typer.Option(help="'auto' non-centres sites with latent parents.")
     ] = None,
+    refine: Annotated[
+        str | None, typer.Option(help="'psis' or 'nuts' corrects an approximation's draws.")
+    ] = None,
     budget: Annotated[float | None, typer.Option(help="Seconds after which to stop.")] = None,
     checkpoint: Annotated[
         pathlib.Path | None, typer.Option(help="Folder to write to and to resume from.")
@@ -116,6 +119,7 @@ def fit(
                 table,
                 chosen,
                 seed=seed,
+                refine=refine,
                 budget=budget,
                 checkpoint=checkpoint,
                 progress=progress,

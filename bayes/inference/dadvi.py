@@ -14,17 +14,11 @@ from bayes.inference.approximation import Approximation, State
 from bayes.inference.climbing import climb, compile_climb
 from bayes.inference.densities import (
     compile_gradients,
-    densities_at,
+    compile_hessian_products,
     evaluations_at_once,
-    gradients_at,
 )
-from bayes.inference.linear_response import (
-    hessian,
-    hessian_product,
-    hessian_rows,
-    positions_of,
-    respond,
-)
+from bayes.inference.fixed_draws import Place, best_start, default_samples, fixed_noise
+from bayes.inference.linear_response import hessian_rows, respond
 from bayes.inference.randomness import Purpose, generator_of
 from bayes.inference.settings import require_strategy, require_whole
 from bayes.inference.starts import find_starts
@@ -32,7 +26,7 @@ from bayes.method import Progress
 from bayes.normals import Normal, log_prob, normal_of_covariance, push
 from bayes.problem import Problem
 
-__all__ = ["DADVI", "RESPONSE_STATE", "fixed_noise", "objective"]
+__all__ = ["DADVI", "RESPONSE_STATE"]
 
 _COVARIANCES = ("linear_response", "mean_field")
 _DENSE_NEWTON, _DENSE_RESPONSE = 100, 1000
@@ -48,8 +42,8 @@ _FEWEST_STEPS, _RADIUS = 8, 0.5
 """Steps of a block at least, as each begins with a trust region of this size an element."""
 _MOST_PRODUCTS = 100
 """Products of the objective's Hessian that the last steps take at most."""
-_FROM_PATH, _PAIRS, _SHRINKS = 16, 4, 40
-"""Points of a climb at which a search may begin, and pairs of draws that tell which is best."""
+_FROM_PATH = 16
+"""Points of a climb at which a search may begin."""
 
 RESPONSE_STATE = (
     *("mean", "log_scale", "noise", "stage", "steps", "gradient", "row", "hessian"),
@@ -122,8 +116,9 @@ class DADVI(Approximation):
         compile_climb(problem)
         problem.compile_prepare()
         compile_gradients(problem)
+        compile_hessian_products(problem)
         d = problem.size
-        samples = self.samples or _default_samples(d)
+        samples = self.samples or default_samples(d)
         noise = fixed_noise(generator_of(words, Purpose.NOISE), samples, d)
         starts = find_starts(problem, words, self.starts, self.candidates, self.init_strategy)
         paths = climb(problem, starts.positions, starts.density, starts.gradients)
@@ -132,7 +127,7 @@ class DADVI(Approximation):
             kept = np.unique(np.linspace(0, len(path.positions) - 1, _FROM_PATH).astype(int))
             places.append(path.positions[kept])
             scales.append(np.sqrt(path.diagonals[kept]))
-        mean, log_scale = _best_start(problem, np.vstack(places), np.vstack(scales), noise)
+        mean, log_scale = best_start(problem, np.vstack(places), np.vstack(scales), noise)
         return {
             "mean": mean,
             "log_scale": log_scale,
@@ -230,7 +225,7 @@ class DADVI(Approximation):
         from scipy.optimize import minimize
 
         d, steps, noise = problem.size, int(state["steps"]), state["noise"]
-        place = _Place(problem, state["mean"], state["log_scale"], noise)
+        place = Place(problem, state["mean"], state["log_scale"], noise)
         dense = d <= _DENSE_NEWTON
         cost = len(noise) * (d if dense else _OF_A_STEP)
         left = max(1, self.steps - steps)
@@ -258,7 +253,7 @@ class DADVI(Approximation):
             **second,
         )
         mean, log_scale = place.at(found.x)
-        end = _Place(problem, mean, log_scale, noise)
+        end = Place(problem, mean, log_scale, noise)
         norm = float(np.linalg.norm(end.value(np.zeros(2 * d))[1]))
         steps += max(int(found.nit), 1)
         # A search that ends at once will do so again: what is left are rounding errors.
@@ -281,10 +276,10 @@ class DADVI(Approximation):
         """
         d = problem.size
         nothing = np.zeros(2 * d)
-        place = _Place(problem, state["mean"], state["log_scale"], state["noise"])
+        place = Place(problem, state["mean"], state["log_scale"], state["noise"])
         gradient = place.value(nothing)[1]
         mean, log_scale = place.at(-_solve(place, gradient))
-        end = _Place(problem, mean, log_scale, state["noise"])
+        end = Place(problem, mean, log_scale, state["noise"])
         value, slope = end.value(nothing)
         before, after = np.linalg.norm(gradient), np.linalg.norm(slope)
         lower = bool(np.isfinite(value) and after < before)
@@ -316,129 +311,7 @@ class DADVI(Approximation):
         return {**new, "scale": normal.scale, "vectors": normal.vectors, "values": normal.values}
 
 
-# ------------------------------------------------------------------ the objective
-
-
-def fixed_noise(
-    generator: np.random.Generator, samples: int, dimension: int
-) -> Float[np.ndarray, "s d"]:
-    """Standard normal draws in pairs of opposite sign, with mean 0 and variance 1 to the digit.
-
-    Each element is stratified. With at least twice as many draws as elements, they are uncorrelated
-    too, so that the mean-field normal of a normal posterior is the exact one.
-
-    Parameters
-    ----------
-    generator : numpy.random.Generator
-        Where they come from.
-    samples : int
-        How many, an even number.
-    dimension : int
-        Elements of each.
-
-    Returns
-    -------
-    array of shape (samples, dimension)
-
-    References
-    ----------
-    McKay, Beckman and Conover (1979), A comparison of three methods for selecting values of input
-    variables.
-    """
-    from scipy.special import ndtri
-
-    half = samples // 2
-    shape = (half, dimension)
-    ranks = generator.permuted(np.broadcast_to(np.arange(half)[:, None], shape), axis=0)
-    size = ndtri(0.5 + 0.5 * (ranks + 0.5) / half)
-    z = np.where(generator.random(shape) < 0.5, size, -size)
-    if half >= dimension:
-        # The nearest matrix with orthogonal columns.
-        left, _, right = np.linalg.svd(z, full_matrices=False)
-        z = np.sqrt(half) * (left @ right)
-    else:
-        z = z / np.sqrt(np.square(z).mean(axis=0))
-    return np.concatenate([z, -z])
-
-
-def objective(
-    problem: Problem,
-    mean: Float[np.ndarray, " d"],
-    log_scale: Float[np.ndarray, " d"],
-    noise: Float[np.ndarray, "s d"],
-) -> tuple[float, Float[np.ndarray, " n"]]:
-    """Minus the ELBO by fixed draws, and its gradient in units of the scales.
-
-    Parameters
-    ----------
-    problem : Problem
-        Model and data.
-    mean, log_scale : array of shape (d,)
-        The normal.
-    noise : array of shape (s, d)
-        Standard normal draws.
-
-    Returns
-    -------
-    value : float
-        Infinite where a log density or its gradient is not finite.
-    gradient : array of shape (2 d,)
-        By means, then by log scales.
-    """
-    d = problem.size
-    entropy = log_scale.sum() + 0.5 * d * np.log(2.0 * np.pi * np.e)
-    with np.errstate(all="ignore"):
-        positions = positions_of(mean, log_scale, noise)
-        densities, gradients = gradients_at(problem, positions)
-        value = -densities.mean() - entropy
-        slopes = -np.exp(log_scale) * gradients
-        slope = np.concatenate([slopes.mean(axis=0), (noise * slopes).mean(axis=0) - 1.0])
-    if not (np.isfinite(value) and np.isfinite(slope).all()):
-        return np.inf, np.zeros(2 * d)
-    return float(value), slope
-
-
-class _Place:
-    """The objective around a normal, in units of its scales."""
-
-    def __init__(
-        self, problem: Problem, mean: np.ndarray, log_scale: np.ndarray, noise: np.ndarray
-    ) -> None:
-        self.problem, self.mean, self.log_scale, self.noise = problem, mean, log_scale, noise
-        self._last: tuple[np.ndarray, float, np.ndarray] | None = None
-
-    def at(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Mean and log scales for what the optimiser moves."""
-        d = len(self.mean)
-        with np.errstate(over="ignore"):
-            return self.mean + np.exp(self.log_scale) * x[:d], self.log_scale + x[d:]
-
-    def value(self, x: np.ndarray) -> tuple[float, np.ndarray]:
-        if self._last is None or not np.array_equal(self._last[0], x):
-            value, gradient = objective(self.problem, *self.at(x), self.noise)
-            self._last = x.copy(), value, gradient * self._units(x)
-        return self._last[1:]
-
-    def hessian(self, x: np.ndarray) -> np.ndarray:
-        found = hessian(self.problem, *self.at(x), self.noise)
-        units = self._units(x)
-        return np.nan_to_num(found * np.outer(units, units), posinf=0.0, neginf=0.0)
-
-    def product(self, x: np.ndarray, vector: np.ndarray) -> np.ndarray:
-        units = self._units(x)
-        # The gradient by log scales is their part of -mean log p, less one.
-        d = len(self.mean)
-        curved = self.value(x)[1][d:] + 1.0
-        found = hessian_product(self.problem, *self.at(x), self.noise, units * vector, curved)
-        return np.nan_to_num(units * found, posinf=0.0, neginf=0.0)
-
-    def _units(self, x: np.ndarray) -> np.ndarray:
-        """Derivatives in units of the scales here, from those in units of the scales at x."""
-        d = len(self.mean)
-        return np.concatenate([np.exp(-x[d:]), np.ones(d)])
-
-
-def _solve(place: _Place, gradient: np.ndarray) -> np.ndarray:
+def _solve(place: Place, gradient: np.ndarray) -> np.ndarray:
     """The Newton step for a gradient; zeros where there is none."""
     nothing = np.zeros_like(gradient)
     if place.problem.size <= _DENSE_NEWTON:
@@ -452,30 +325,6 @@ def _solve(place: _Place, gradient: np.ndarray) -> np.ndarray:
     make: Any = LinearOperator
     operator = make((size, size), matvec=lambda v: place.product(nothing, v), dtype=float)
     return cg(operator, gradient, rtol=1e-4, maxiter=_MOST_PRODUCTS)[0]
-
-
-def _best_start(
-    problem: Problem, places: np.ndarray, scales: np.ndarray, noise: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    """The place and scales that are best by a few draws; smaller scales where none is finite."""
-    half = len(noise) // 2
-    few = np.concatenate([noise[:_PAIRS], noise[half : half + _PAIRS]])
-    best = 0
-    for _ in range(_SHRINKS):
-        positions = places[:, None] + scales[:, None] * few
-        densities = densities_at(problem, positions.reshape(-1, problem.size))
-        elbo = densities.reshape(len(places), -1).mean(axis=1) + np.log(scales).sum(axis=1)
-        elbo = np.where(np.isfinite(elbo), elbo, -np.inf)
-        best = int(np.argmax(elbo))
-        if np.isfinite(elbo[best]):
-            break
-        scales = 0.5 * scales
-    return places[best], np.log(scales[best])
-
-
-def _default_samples(dimension: int) -> int:
-    """Draws come in batches of 32; above 64 dimensions, uncorrelated ones would cost too much."""
-    return 32 * -(-dimension // 16) if dimension <= 64 else 64
 
 
 def _products(problem: Problem) -> int:

@@ -20,6 +20,7 @@ from bayes.steps import flatten
 __all__ = [
     "compile_densities",
     "compile_gradients",
+    "compile_hessian_products",
     "densities_at",
     "evaluations_at_once",
     "gradients_at",
@@ -87,6 +88,21 @@ def compile_gradients(problem: Problem) -> Future[Callable]:
     )
 
 
+def compile_hessian_products(problem: Problem) -> Future[Callable]:
+    """Begin to compile products of the Hessian with vectors at a batch of positions."""
+    program = problem.program
+    if "hessian products" in program.compiled:
+        return program.compiled["hessian products"]
+
+    def product(x: Any, v: Any, arrays: Any) -> Any:
+        return jax.jvp(lambda y: jax.grad(program.log_density)(y, arrays), (x,), (v,))[1]
+
+    size = evaluations_at_once(problem, _SMALL_BATCH)
+    shape = jax.ShapeDtypeStruct((size, problem.size), np.float64)
+    mapped = jax.vmap(product, in_axes=(0, 0, None))
+    return program.compile_ahead("hessian products", mapped, shape, shape, problem.array_shapes)
+
+
 def densities_at(problem: Problem, positions: Float[np.ndarray, "n d"]) -> Float[np.ndarray, " n"]:
     """Log density at positions.
 
@@ -144,18 +160,8 @@ def hessian_products(
     -------
     array of shape (n, d)
     """
-    program = problem.program
+    run, arrays = compile_hessian_products(problem).result(), problem.arrays
     size = evaluations_at_once(problem, _SMALL_BATCH)
-
-    def product(x: Any, v: Any, arrays: Any) -> Any:
-        return jax.jvp(lambda y: jax.grad(program.log_density)(y, arrays), (x,), (v,))[1]
-
-    name = "hessian products"
-    if name not in program.compiled:
-        shape = jax.ShapeDtypeStruct((size, problem.size), np.float64)
-        mapped = jax.vmap(product, in_axes=(0, 0, None))
-        program.compile_ahead(name, mapped, shape, shape, problem.array_shapes)
-    run, arrays = program.compiled[name].result(), problem.arrays
     return _in_batches(lambda x, v: run(x, v, arrays), size, positions, vectors)
 
 

@@ -16,15 +16,25 @@ from jaxtyping import Float
 
 from bayes.errors import SettingsError
 from bayes.inference.approximation import Approximation, State
-from bayes.inference.climbing import climb, compile_climb
-from bayes.inference.densities import compile_gradients, evaluations_at_once, gradients_at
+from bayes.inference.climbing import compile_climb
+from bayes.inference.densities import compile_gradients, compile_hessian_products
 from bayes.inference.hessians import (
     Curvature,
     dense_curvature,
     hessian_operator,
     hessian_rows,
     lanczos_curvature,
-    newton_steps,
+)
+from bayes.inference.newton import (
+    CLOSE,
+    FLAT,
+    KNOWN,
+    MAXIMUM,
+    PENDING,
+    RISING,
+    changed,
+    climbed,
+    newton_step,
 )
 from bayes.inference.settings import require_strategy, require_whole
 from bayes.inference.starts import find_starts
@@ -37,20 +47,12 @@ _COVARIANCES = ("auto", "dense", "low_rank", "diagonal")
 _DENSE_MOST = 1000
 """Dimensions up to which the whole Hessian is formed, and the covariance is dense by default."""
 _RANK = 30
-_CLIMBS = 5
-"""Climbs from one end to the next that a start may take."""
-_STEPS, _OTHER_STEPS = 50, 15
-"""Of Newton's, from the highest end of a climb and from others."""
-_ARRIVED, _CLOSE = 1e-12, 1e-6
-"""Newton decrements, squared: where a step is the last one, and where one that fails is no harm."""
 _SAME = 0.5
 """Standard deviations from a maximum at which the end of a climb is taken to lie at it."""
 _WIDEST = 10.0
 """Scale of a coordinate where there is no maximum."""
 _SHARE = 1e-3
 """Of the posterior, by the Laplace approximation: what another maximum may have unmentioned."""
-
-_PENDING, _MAXIMUM, _KNOWN, _RISING, _FLAT = range(5)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -103,6 +105,7 @@ class Laplace(Approximation):
         """Find starts."""
         compile_climb(problem)
         compile_gradients(problem)
+        compile_hessian_products(problem)
         problem.compile_prepare()
         found = find_starts(problem, words, self.starts, self.candidates, self.init_strategy)
         count, d = found.positions.shape
@@ -115,7 +118,7 @@ class Laplace(Approximation):
             "arrived": np.zeros(count, bool),
             "rounds": np.asarray(0),
             "order": np.arange(count),
-            "status": np.full(count, _PENDING),
+            "status": np.full(count, PENDING),
             "masses": np.full(count, -np.inf),
             "turn": np.asarray(-1),
             "steps": np.asarray(0),
@@ -128,7 +131,7 @@ class Laplace(Approximation):
     def improve(self, problem: Problem, state: State) -> tuple[State, Float[np.ndarray, " n"]]:
         """Climb; then a step of Newton's, or some rows of the Hessian that it takes."""
         if state["turn"] < 0:
-            return _climbed(problem, state)
+            return climbed(problem, state)
         end = int(state["order"][int(state["turn"])])
         if self._whole(problem):
             new = self._dense_step(problem, state, end)
@@ -158,15 +161,15 @@ class Laplace(Approximation):
             return "the fit was stopped before it had found a maximum; give it more time"
         status, heights, best = state["status"], state["heights"], int(state["best"])
         level = heights[best] if best >= 0 else -np.inf
-        higher = [int(i) for i in state["order"] if heights[i] > level + _CLOSE]
+        higher = [int(i) for i in state["order"] if heights[i] > level + CLOSE]
         for end in higher:
             names = _names(problem, state["direction"][end])
-            if status[end] == _FLAT:
+            if status[end] == FLAT:
                 return (
                     f"the Hessian where the climb ended is not negative definite: the log density "
                     f"is flat or convex along {names}; give proper priors, or take method='nuts'"
                 )
-            if status[end] == _RISING:
+            if status[end] == RISING:
                 return (
                     f"no maximum was found: the log density still rises along {names}, maybe "
                     "without bound, as it does where a scale goes to 0; reparam='auto' or "
@@ -180,9 +183,9 @@ class Laplace(Approximation):
         return {
             "maxima": [float(state["heights"][group[0]]) for group in _distinct(state)],
             "ends": {
-                "at_a_maximum": int(counts[_MAXIMUM] + counts[_KNOWN]),
-                "still_rising": int(counts[_RISING]),
-                "not_definite": int(counts[_FLAT]),
+                "at_a_maximum": int(counts[MAXIMUM] + counts[KNOWN]),
+                "still_rising": int(counts[RISING]),
+                "not_definite": int(counts[FLAT]),
             },
         }
 
@@ -208,26 +211,26 @@ class Laplace(Approximation):
         if len(rows) < problem.size:
             return {**state, "rows": rows}
         curvature = dense_curvature(rows)
-        new, status = _newton_step(problem, {**state, "rows": rows[:0]}, end, curvature)
-        if status == _PENDING:
+        new, status = newton_step(problem, {**state, "rows": rows[:0]}, end, curvature)
+        if status == PENDING:
             return new
         return self._ended(problem, new, end, status, curvature)
 
     def _sparse_step(self, problem: Problem, state: State, end: int) -> State:
         """A step by conjugate gradients; at the maximum, the diagonal and then the spectrum."""
         operator = hessian_operator(problem, state["ends"][end])
-        if state["status"][end] == _PENDING:
-            new, status = _newton_step(problem, state, end, operator)
-            if status == _RISING:
+        if state["status"][end] == PENDING:
+            new, status = newton_step(problem, state, end, operator)
+            if status == RISING:
                 return self._ended(problem, new, end, status, None)
-            return {**new, "status": _changed(state["status"], end, status)}
+            return {**new, "status": changed(state["status"], end, status)}
         rows = state["rows"]
         part = hessian_rows(problem, state["ends"][end], len(rows), diagonal=True)
         rows = np.concatenate([rows, part])
         if len(rows) < problem.size:
             return {**state, "rows": rows}
         curvature = lanczos_curvature(operator, -rows[:, 0], 2 * _RANK)
-        return self._ended(problem, {**state, "rows": rows[:0]}, end, _MAXIMUM, curvature)
+        return self._ended(problem, {**state, "rows": rows[:0]}, end, MAXIMUM, curvature)
 
     def _ended(
         self, problem: Problem, state: State, end: int, status: int, curvature: Curvature | None
@@ -236,92 +239,26 @@ class Laplace(Approximation):
         new = dict(state)
         first = int(state["turn"]) == 0
         if curvature is None:
-            status = _RISING
+            status = RISING
             normal = independent(state["ends"][end], np.sqrt(state["diagonals"][end]))
         else:
             normal = curvature.normal(state["ends"][end], self._rank(problem))
-            if status == _MAXIMUM and not curvature.definite:
-                status = _FLAT
-                new["direction"] = _changed(state["direction"], end, curvature.vectors[:, 0])
-        if status != _MAXIMUM:
+            if status == MAXIMUM and not curvature.definite:
+                status = FLAT
+                new["direction"] = changed(state["direction"], end, curvature.vectors[:, 0])
+        if status != MAXIMUM:
             # Where the log density is flat, draws of its scale would overflow.
             normal = normal._replace(scale=np.minimum(normal.scale, _WIDEST))
         best = int(state["best"])
-        if status == _MAXIMUM:
-            new["masses"] = _changed(state["masses"], end, state["heights"][end] + normal.log_scale)
-        higher = best < 0 or state["heights"][end] > state["heights"][best] + _CLOSE
-        if (status == _MAXIMUM and higher) or (first and best < 0):
+        if status == MAXIMUM:
+            new["masses"] = changed(state["masses"], end, state["heights"][end] + normal.log_scale)
+        higher = best < 0 or state["heights"][end] > state["heights"][best] + CLOSE
+        if (status == MAXIMUM and higher) or (first and best < 0):
             new.update(normal._asdict())
-        if status == _MAXIMUM and higher:
+        if status == MAXIMUM and higher:
             new["best"] = np.asarray(end)
-        new["status"] = _changed(state["status"], end, status)
+        new["status"] = changed(state["status"], end, status)
         return _next(new)
-
-
-def _climbed(problem: Problem, state: State) -> tuple[State, Float[np.ndarray, " n"]]:
-    """The state with the ends replaced by where climbs from them end."""
-    going = np.flatnonzero(~state["arrived"])
-    highest = going[np.argmax(state["heights"][going])]
-    rounds = int(state["rounds"])
-    scale = np.sqrt(state["diagonals"][highest]) if rounds else None
-    part = [state[name][going] for name in ("ends", "heights", "slopes")]
-    paths = climb(problem, *part, scale=scale)
-    new = {**state, "rounds": np.asarray(rounds + 1)}
-    last = {
-        "ends": [path.positions[-1] for path in paths],
-        "heights": [path.densities[-1] for path in paths],
-        "slopes": [path.gradients[-1] for path in paths],
-        "diagonals": [path.diagonals[-1] for path in paths],
-        "arrived": [path.converged or len(path.positions) == 1 for path in paths],
-    }
-    for name, values in last.items():
-        new[name] = _changed(state[name], going, np.stack(values))
-    order = np.argsort(-new["heights"], kind="stable")
-    best = int(order[0])
-    normal = independent(new["ends"][best], np.sqrt(new["diagonals"][best]))
-    new.update(normal._asdict())
-    if new["arrived"].all() or rounds + 1 >= _CLIMBS:
-        new.update(order=order, turn=np.asarray(0))
-    return new, paths[int(np.flatnonzero(going == highest)[0])].densities
-
-
-def _newton_step(problem: Problem, state: State, end: int, curvature: Any) -> tuple[State, int]:
-    """A step up from the end of a climb, and whether that was the last."""
-    x, height, slope = state["ends"][end], float(state["heights"][end]), state["slopes"][end]
-    trials = newton_steps(slope, curvature, state["diagonals"][end])
-    decrement = float(slope @ trials[0])
-    found = _search(problem, x, height, trials)
-    new = {**state, "steps": state["steps"] + 1}
-    if found is not None:
-        place, value, gradient = found
-        new["ends"] = _changed(state["ends"], end, place)
-        new["heights"] = _changed(state["heights"], end, value)
-        new["slopes"] = _changed(state["slopes"], end, gradient)
-    if decrement <= (_ARRIVED if found is not None else _CLOSE):
-        return new, _MAXIMUM
-    if found is None or new["steps"] >= (_OTHER_STEPS if state["turn"] else _STEPS):
-        scale = np.sqrt(state["diagonals"][end])
-        new["direction"] = _changed(state["direction"], end, trials[0] / scale)
-        return new, _RISING
-    return new, _PENDING
-
-
-def _search(
-    problem: Problem, x: np.ndarray, height: float, trials: np.ndarray
-) -> tuple[np.ndarray, float, np.ndarray] | None:
-    """The best of some steps, from long to short; None where none is as high as the start."""
-    count = evaluations_at_once(problem, 32)
-    # Near the maximum differences of the log density are rounding errors.
-    slack = 1e-12 * (1.0 + abs(height))
-    for first in range(0, len(trials), count):
-        places = x + trials[first : first + count]
-        values, gradients = gradients_at(problem, places)
-        fine = np.isfinite(values) & np.isfinite(gradients).all(axis=1)
-        values = np.where(fine, values, -np.inf)
-        if values.max() >= height - slack:
-            longest = int(np.argmax(values >= values.max() - slack))
-            return places[longest], float(values[longest]), gradients[longest]
-    return None
 
 
 def _next(state: State) -> State:
@@ -334,7 +271,7 @@ def _next(state: State) -> State:
         end = int(state["order"][turn])
         if state["best"] < 0 or not away[end] < _SAME:
             break
-        status = _changed(status, end, _KNOWN)
+        status = changed(status, end, KNOWN)
         turn += 1
     return {**new, "turn": np.asarray(turn), "status": status}
 
@@ -344,7 +281,7 @@ def _distinct(state: State) -> list[list[int]]:
     normal = Normal(*(state[name] for name in Normal._fields))
     places = whiten(normal, state["ends"])
     groups: list[list[int]] = []
-    found = np.flatnonzero(np.isin(state["status"], (_MAXIMUM, _KNOWN)))
+    found = np.flatnonzero(np.isin(state["status"], (MAXIMUM, KNOWN)))
     for end in found[np.argsort(-state["heights"][found], kind="stable")].tolist():
         for group in groups:
             if np.linalg.norm(places[end] - places[group[0]]) < _SAME:
@@ -379,9 +316,3 @@ def _names(problem: Problem, direction: np.ndarray) -> str:
     largest = np.argsort(-sizes, kind="stable")[:3]
     names = problem.program.coordinates
     return ", ".join(names[i] for i in largest if sizes[i] >= 0.3 * sizes[largest[0]])
-
-
-def _changed(values: np.ndarray, place: Any, value: Any) -> np.ndarray:
-    new = values.copy()
-    new[place] = value
-    return new

@@ -13,7 +13,6 @@ from bayes.diagnostics.approximations import KHAT, RESAMPLED_ESS
 from bayes.diagnostics.importance import Ratios, importance_ratios
 from bayes.inference.adaptive_importance import adapted, heavy_tailed
 from bayes.inference.approximation import Approximation, State
-from bayes.inference.batch_and_match import match
 from bayes.inference.climbing import Path, climb, compile_climb
 from bayes.inference.dadvi import DADVI, RESPONSE_STATE
 from bayes.inference.densities import compile_gradients, densities_at, gradients_at
@@ -22,6 +21,7 @@ from bayes.inference.mixtures import Mixture, component, draw, log_prob, mixture
 from bayes.inference.quasi_newton import best_normal
 from bayes.inference.randomness import Purpose, generator_of
 from bayes.inference.resampling import resample
+from bayes.inference.score_matching import match
 from bayes.inference.settings import require_strategy, require_whole
 from bayes.inference.starts import find_starts
 from bayes.method import Chunk, Draws

@@ -26,6 +26,8 @@ GOOD, USABLE = 0.5, 0.7
 FAR = 0.2
 """Difference of means, in standard deviations of NUTS, that a reader would notice."""
 _FEWEST, _ROWS, _SEARCHED = 25, 500, 20
+_NOTHING = -30.0
+"""A log ratio, less the median, of next to no weight."""
 _ROUTES = {
     "raw": "the draws are the approximation's own",
     "psis": "the draws were resampled by their importance weights",
@@ -186,11 +188,12 @@ def _verdict(ratios: Ratios, lost: int, resampled: bool, case: Case) -> str:
 
 def _facts(ratios: Ratios, case: Case, info: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
     count = len(ratios.log_ratios)
+    spread = float(np.diff(np.percentile(ratios.log_ratios, (5, 95)))[0])
     khat = "none: all ratios are equal" if np.isneginf(ratios.khat) else f"{ratios.khat:.2f}"
     rows = [
         ("Pareto k-hat", f"{khat} (good below {GOOD}, usable below {USABLE})"),
         ("effective number of weighted draws", f"{said(float(round(ratios.ess)))} of {count}"),
-        ("spread of log p − log q", f"{said(float(ratios.log_ratios.std()))} (standard deviation)"),
+        ("spread of log p − log q", f"{said(spread)} between its 5 % and 95 % quantiles"),
     ]
     method = case.card.get("method", {}).get("name")
     if method:
@@ -209,7 +212,8 @@ def _facts(ratios: Ratios, case: Case, info: Mapping[str, Any]) -> tuple[tuple[s
 
 def _figure(ratios: Ratios, resampled: bool) -> Figure:
     values = ratios.log_ratios - np.median(ratios.log_ratios)
-    low = max(values.min(), np.percentile(values, 0.2) - 1e-9)
+    low = max(values.min(), np.percentile(values, 0.2) - 1e-9, _NOTHING)
+    left = int((values < _NOTHING).sum())
     with drawing() as plt:
         ink = plt.rcParams["text.color"]
         figure, axes = plt.subplots(figsize=(6.4, 2.5))
@@ -228,6 +232,8 @@ def _figure(ratios: Ratios, resampled: bool) -> Figure:
             f"{largest:.1f} above the median, a weight {said(float(np.exp(min(largest, 700))), 2)} "
             "times as large."
         )
+        if left:
+            caption += f" {left} draws further left, of next to no weight, are not shown."
         return picture(figure, caption, "Histogram of the log importance ratios of the draws.")
 
 
@@ -269,7 +275,9 @@ def _moves(found: Mapping[str, Any]) -> str:
 
 
 def _traces(info: Mapping[str, Any]) -> list[Figure]:
-    """The objective on its way, where it is there."""
+    """The objective on its way, where it is there; those of several paths are no such thing."""
+    if info.get("objective") == info.get("elbo_by_path"):
+        info = {k: v for k, v in info.items() if k != "objective"}
     for label in ("elbo", "objective"):
         if _is_trace(info.get(label)):
             return [_trace(np.asarray(info[label], float), label)]
