@@ -15,7 +15,7 @@ export PYRIGHT_PYTHON_IGNORE_WARNINGS := 1
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help env demo picture test test-slow lint format bench bench-nuts lock clean force
+.PHONY: help env demo picture test test-slow lint format bench bench-nuts bench-vi lock clean force
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*##  */\1|/p' $(MAKEFILE_LIST) | while IFS='|' read -r target text; do \
@@ -86,6 +86,9 @@ bench: $(STAMP)  ## compare with reference posteriors: make bench DATA=folder
 
 bench-nuts: $(STAMP)  ## time NUTS beside other samplers: make bench-nuts ARGS="--only schools --seeds 1"
 	$(PY) benchmarks/nuts.py $(if $(DATA),--data '$(DATA)') $(ARGS)
+
+bench-vi: $(STAMP)  ## approximations side by side: make bench-vi DATA=folder
+	$(PY) benchmarks/vi.py $(if $(DATA),--data '$(DATA)') $(ARGS)
 
 # The one that pip uses, where pip was told of one.
 INDEX = $$(printf '%s' "$${PIP_INDEX_URL:-$$($(PY) -m pip config get global.index-url 2>/dev/null)}")

@@ -23,7 +23,7 @@ _PATIENCE = 600.0
 """Seconds that NUTS may take before an approximation is chosen, where no budget is given."""
 _EVALUATIONS = 40_000
 """Gradients that a run of NUTS takes in a problem of ten unknowns; they grow as d^(1/4)."""
-_SECONDS_A_NUMBER = 4e-10
+_SECONDS_A_NUMBER = 1e-10
 _SECONDS_A_CALL = 2e-6
 
 

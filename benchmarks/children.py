@@ -16,7 +16,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from roster import engine_class
@@ -49,11 +49,20 @@ class Setup:
         Folder of reference posteriors.
     nutpie_python : str, optional
         Interpreter of the environment with PyMC and nutpie.
+    child : str
+        The file beside this one that a process runs.
+    engines : callable
+        The class of an engine, from its name.
+    only : str, optional
+        The pass, where children know but one and are not told of it.
     """
 
     timeout: float = 300.0
     data: pathlib.Path | None = None
     nutpie_python: str | None = None
+    child: str = "child.py"
+    engines: Callable[[str], Any] = engine_class
+    only: str | None = None
 
 
 class Record:
@@ -124,6 +133,8 @@ def measure(
         A first and a second process; otherwise one that only tells of its warm fit.
     """
     passes = ("first", "second") if pair else ("warm",)
+    if setup.only is not None:
+        passes = (setup.only,)
     wanted = [which for which in passes if not record.has(engine, target, seed, which)]
     if not wanted or record.timed_out(engine, target, seed, "first"):
         return  # a second process would fare no better than a first one that took too long
@@ -161,12 +172,14 @@ def _run(
     python = setup.nutpie_python if engine == "nutpie" else sys.executable
     if python is None:
         return {**row, "status": "skipped", "reason": "nutpie needs --nutpie-python"}
-    command = [python, str(pathlib.Path(__file__).with_name("child.py")), "--engine", engine]
-    command += ["--target", target, "--seed", str(seed), "--pass", which]
+    command = [python, str(pathlib.Path(__file__).with_name(setup.child)), "--engine", engine]
+    command += ["--target", target, "--seed", str(seed)]
+    if setup.only is None:
+        command += ["--pass", which]
     if setup.data is not None:
         command += ["--data", str(setup.data)]
     environment = {k: v for k, v in os.environ.items() if k not in _LEAKING}
-    environment.update(engine_class(engine).environment(cache))
+    environment.update(setup.engines(engine).environment(cache))
     with tempfile.TemporaryFile() as errors:
         begin = time.perf_counter()
         process = subprocess.Popen(

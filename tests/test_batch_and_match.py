@@ -13,7 +13,8 @@ from scipy.special import polygamma, psi
 import bayes
 from bayes.compilation import computing
 from bayes.inference import batch_and_match
-from bayes.inference.batch_and_match import BatchAndMatch, match
+from bayes.inference.batch_and_match import BatchAndMatch
+from bayes.inference.score_matching import match
 from bayes.normals import Normal, covariance, independent, normal_of_covariance, push
 
 Y = np.array([0.3, 2.1, -0.7, 1.9, 0.4])

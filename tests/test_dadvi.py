@@ -10,7 +10,8 @@ from models_for_tests import funnel, regression
 
 import bayes
 from bayes.compilation import computing
-from bayes.inference.dadvi import DADVI, fixed_noise
+from bayes.inference.dadvi import DADVI
+from bayes.inference.fixed_draws import fixed_noise
 from bayes.normals import covariance
 
 

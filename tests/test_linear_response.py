@@ -8,8 +8,8 @@ import pytest
 
 import bayes
 from bayes.compilation import computing
-from bayes.inference.dadvi import fixed_noise, objective
 from bayes.inference.densities import gradients_at
+from bayes.inference.fixed_draws import fixed_noise, objective
 from bayes.inference.linear_response import (
     hessian,
     hessian_product,

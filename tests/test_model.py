@@ -226,13 +226,22 @@ class TestDiscrete:
 
 class TestRefusals:
     def test_subsampling(self):
-        def program(y=None):
-            mu = numpyro.sample("mu", dist.Normal(0, 1))
-            with numpyro.plate("row", 10, subsample_size=3):
-                numpyro.sample("y", dist.Normal(mu, 1), obs=y)
+        """The posterior is that of all data; data that have been subsampled already are refused."""
 
-        with pytest.raises(bayes.UnsupportedModelError, match="plate 'row' takes a subsample"):
-            bind(program, {"y": np.arange(3.0)})
+        def program(n, y=None):
+            mu = numpyro.sample("mu", dist.Normal(0, 1))
+            with numpyro.plate("row", n, subsample_size=3):
+                obs = None if y is None else numpyro.subsample(y, event_dim=0)
+                numpyro.sample("y", dist.Normal(mu, 1), obs=obs)
+
+        y = np.arange(10.0)
+        problem = bind(program, {"n": 10, "y": y})
+        assert any("plate 'row' takes a subsample" in note for note in problem.notes)
+        assert any("that of all its elements" in note for note in problem.notes)
+        found = float(problem.log_density(np.array([0.5])))
+        assert found == pytest.approx(st.norm.logpdf(0.5) + st.norm.logpdf(y, 0.5).sum())
+        with pytest.raises(bayes.BayesError, match="row"):
+            bind(program, {"n": 10, "y": y[:3]})
 
     def test_param_sites(self):
         def program(y=None):
