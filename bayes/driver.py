@@ -185,5 +185,6 @@ def _stopped_early(
         else "; give it more time, or checkpoint= to go on later"
     )
     raise NoDrawsError(
-        f"{method.name} was stopped ({interrupted}) before its first draw{where}{kept}"
+        f"{method.name} was stopped ({interrupted}) before its first draw{where}{kept}",
+        interrupted,
     )

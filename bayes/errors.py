@@ -44,7 +44,19 @@ class SettingsError(BayesError, ValueError):
 
 
 class NoDrawsError(BayesError, RuntimeError):
-    """A run was stopped before it had a single draw."""
+    """A run was stopped before it had a single draw.
+
+    Parameters
+    ----------
+    message : str
+        What happened, and what to do.
+    reason : str, optional
+        ``"keyboard"`` or ``"budget"``, where that is what stopped it.
+    """
+
+    def __init__(self, message: str, reason: str | None = None) -> None:
+        super().__init__(message)
+        self.reason = reason
 
 
 class FileError(BayesError, OSError):

@@ -72,7 +72,7 @@ def normal_of_covariance(mean: np.ndarray, sigma: np.ndarray) -> Normal:
         Where the matrix is not positive definite.
     """
     variances = np.diagonal(sigma)
-    if not np.all(variances > 0):  # also where they are NaN
+    if not np.all((variances > 0) & (variances < np.inf)):  # also where they are NaN
         raise np.linalg.LinAlgError("a covariance has a variance that is not positive")
     scale = np.sqrt(variances)
     values, vectors = np.linalg.eigh(sigma / np.outer(scale, scale))
@@ -85,7 +85,7 @@ def normal_of_covariance(mean: np.ndarray, sigma: np.ndarray) -> Normal:
 def normal_of_precision(mean: np.ndarray, precision: np.ndarray) -> Normal:
     """The normal of a precision matrix; raises as :func:`normal_of_covariance` does."""
     diagonal = np.diagonal(precision)
-    if not np.all(diagonal > 0):
+    if not np.all((diagonal > 0) & (diagonal < np.inf)):
         raise np.linalg.LinAlgError("a precision has an element that is not positive")
     scale = 1.0 / np.sqrt(diagonal)
     values, vectors = np.linalg.eigh(precision * np.outer(scale, scale))

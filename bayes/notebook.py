@@ -96,7 +96,8 @@ def _short_table(posterior: Posterior) -> tuple[Table, int]:
     tree = xr.DataTree.from_dict({"posterior": one.to_dataset(name="x")})
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        frame = summary(tree, round_to="none")
+        kind = "stats" if "log_q" in posterior.data["sample_stats"] else "all"
+        frame = summary(tree, round_to="none", kind=kind)
     rows = zip(labels, *(frame[c].tolist() for c in frame.columns), strict=True)
     return Table(("", *map(str, frame.columns)), tuple(rows)), len(places)
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from bayes.assembly import MethodRecord, draws_tree, judge
 from bayes.compilation import computing
 from bayes.diagnostics.checks import Diagnostics
+from bayes.diagnostics.elements import draws_in_words
 from bayes.errors import ModelError, SettingsError
 from bayes.groups import log_probabilities, prior_groups
 from bayes.method import Draws
@@ -139,6 +140,9 @@ class Posterior:
     def summary(self, **options: Any) -> pd.DataFrame:
         """Table of means, spreads, intervals, R-hat, effective sample sizes and Monte Carlo errors.
 
+        Draws of an approximation are independent, and what Markov chains are judged by says nothing
+        of them: their table has means, spreads and intervals.
+
         Parameters
         ----------
         **options
@@ -151,6 +155,8 @@ class Posterior:
         """
         from bayes.diagnostics.table import summary
 
+        if "log_q" in self.data["sample_stats"]:
+            options.setdefault("kind", "stats")
         return summary(self.data, **options)
 
     def to_unconstrained(self) -> xr.DataArray:
@@ -364,7 +370,7 @@ class Posterior:
         sizes = self.data["posterior"].sizes
         head = f"Posterior of {self.data['posterior'].attrs.get('model', 'a model')}"
         return (
-            f"{head}: {sizes['chain']} chains x {sizes['draw']} draws by {self.method.name}; "
+            f"{head}: {draws_in_words(sizes['chain'], sizes['draw'])} by {self.method.name}; "
             f"{self.diagnostics.verdict}"
         )
 

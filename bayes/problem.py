@@ -196,9 +196,7 @@ class Problem:
     def compile_prepare(self) -> Future[Callable]:
         """Begin to compile what computes ``prepared``."""
         split = self.program.gradient(self.arrays)
-        return self.program.compile_ahead(
-            "prepare", split.prepare, self.array_shapes, quickly=True
-        )
+        return self.program.compile_ahead("prepare", split.prepare, self.array_shapes, quickly=True)
 
     @property
     def array_shapes(self) -> Any:

@@ -94,8 +94,8 @@ def refine_outcome(
     method = Continuation(positions=_starts(draws, words), normal=draws.normal)
     try:
         found = drive(problem, method, seed, budget=left, checkpoint=checkpoint, progress=progress)
-    except NoDrawsError:
-        return dataclasses.replace(outcome, interrupted="budget" if left else "keyboard")
+    except NoDrawsError as stopped:
+        return dataclasses.replace(outcome, interrupted=stopped.reason or "budget")
     approximation = {k: v for k, v in draws.info.items() if k not in ("independent", "route")}
     info = {**found.draws.info, "route": "nuts", "approximation": approximation}
     refined = dataclasses.replace(found.draws, info=info, normal=draws.normal)

@@ -202,7 +202,7 @@ def test_draws_of_an_unknown_site_names_those_there_are(post):
 
 
 def test_repr_says_how_it_was_made_and_the_verdict(post):
-    assert repr(post).startswith("Posterior of several: 2 chains x 100 draws by nuts; ")
+    assert repr(post).startswith("Posterior of several: 2 chains of 100 draws by nuts; ")
     assert str(post.method).startswith("nuts(chains=2, warmup=150")
 
 

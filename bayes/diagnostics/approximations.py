@@ -10,7 +10,7 @@ from jaxtyping import Float
 from scipy.special import ndtri
 
 from bayes.diagnostics.elements import element_labels, resting_elements
-from bayes.diagnostics.importance import Ratios, importance_ratios
+from bayes.diagnostics.importance import Ratios, importance_ratios, nearly_equal
 from bayes.diagnostics.verdict import Check, Diagnostics
 from bayes.stored_draws import StoredDraws
 
@@ -18,8 +18,6 @@ __all__ = ["data_checks", "finite_check", "judge_independent", "khat_check", "ra
 
 KHAT, _FEWEST_RATIOS = 0.7, 100
 """Yao et al. (2018): below 0.7 the draws can be mended by weights, and means can be trusted."""
-EQUAL_ESS, EQUAL_LARGEST = 0.95, 10.0
-"""Share of draws that are effective, and largest weight in means, where ratios are nearly equal."""
 MEAN_SHIFT, SD_SHIFT = 0.2, 0.2
 """What weights may change of a mean, in standard deviations, and of a standard deviation."""
 FALSE_ALARMS = 1e-3
@@ -62,7 +60,7 @@ def judge_independent(
     checks = [finite_check(info), _converged(info)]
     known = info.get("importance")
     if known is not None:
-        checks.append(khat_check(float(known["khat"])))
+        checks.append(khat_check(float(known["khat"]), equal=bool(known.get("nearly_equal"))))
         checks.append(_enough(float(known["ess"]), RESAMPLED_ESS, known["candidates"]))
     else:
         ratios = ratios_of(stats.get("lp"), stats["log_q"])
@@ -90,12 +88,12 @@ def ratios_of(lp: np.ndarray | None, log_q: np.ndarray) -> Ratios | None:
     return importance_ratios(lp, log_q)
 
 
-def khat_check(found: Ratios | float | None) -> Check:
+def khat_check(found: Ratios | float | None, *, equal: bool = False) -> Check:
     """Whether an approximation covers the posterior, by the tail of its importance ratios."""
     value = found.khat if isinstance(found, Ratios) else found
     value = float("nan") if value is None else float(value)
     passed = bool(value < KHAT)
-    if not passed and isinstance(found, Ratios) and nearly_equal(found):
+    if not passed and (equal or (isinstance(found, Ratios) and nearly_equal(found))):
         return Check(
             "khat", value, KHAT, True, "the ratios' tail is heavy, but all are nearly equal"
         )
@@ -108,13 +106,6 @@ def khat_check(found: Ratios | float | None) -> Check:
             "trusted; refine='nuts', method='nuts' or a richer approximation"
         )
     return Check("khat", value, KHAT, passed, advice)
-
-
-def nearly_equal(ratios: Ratios) -> bool:
-    """Whether ratios differ so little that the shape of their tail does not matter."""
-    count = len(ratios.log_ratios)
-    largest = float(np.exp(ratios.log_weights.max())) * count
-    return ratios.ess >= EQUAL_ESS * count and largest <= EQUAL_LARGEST and count >= 1000
 
 
 def finite_check(info: Mapping[str, Any]) -> Check:
@@ -218,8 +209,8 @@ def _moves(info: Mapping[str, Any]) -> list[Check]:
         ("sd_shift", "standard deviation", SD_SHIFT, 0.75),
     ):
         value = float(found[name])
-        threshold = max(most, quantile * part * error)
-        passed = value <= threshold
+        threshold = float(max(most, quantile * part * error))
+        passed = bool(value <= threshold)
         advice = (
             ""
             if passed

@@ -10,7 +10,12 @@ from jaxtyping import Bool, Float
 
 from bayes.stored_draws import StoredDraws
 
-__all__ = ["element_draws", "element_labels", "locate", "resting_elements"]
+__all__ = ["draws_in_words", "element_draws", "element_labels", "locate", "resting_elements"]
+
+
+def draws_in_words(chains: int, draws: int) -> str:
+    """How many draws there are, for a reader."""
+    return f"{chains} chains of {draws} draws" if chains > 1 else f"{draws} draws"
 
 
 def element_labels(name: str, shape: tuple[int, ...], kept: np.ndarray) -> list[str]:

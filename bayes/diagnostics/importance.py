@@ -7,7 +7,14 @@ import dataclasses
 import numpy as np
 from jaxtyping import Float
 
-__all__ = ["Ratios", "importance_ratios"]
+__all__ = ["Ratios", "importance_ratios", "nearly_equal"]
+
+EQUAL_ESS, EQUAL_LARGEST = 0.95, 10.0
+"""Share of draws that are effective, and largest weight in means, where ratios are nearly equal."""
+
+
+_FEWEST = 25
+"""Ratios that have a tail to fit a Pareto distribution to."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -19,7 +26,8 @@ class Ratios:
     log_ratios : array of shape (draw,)
         log p − log q, the largest of them 0.
     khat : float
-        Pareto k-hat of the ratios; -inf where they are all the same.
+        Pareto k-hat of the ratios; -inf where the largest are all the same, inf where there are
+        too few to tell.
     ess : float
         Effective number of draws under the smoothed weights.
     log_weights : array of shape (draw,)
@@ -63,7 +71,21 @@ def importance_ratios(log_p: np.ndarray, log_q: np.ndarray) -> Ratios:
     if np.ptp(ratios) < 1e-6:
         equal = np.full(ratios.size, -np.log(ratios.size))
         return Ratios(ratios, -np.inf, float(ratios.size), equal)
+    raw = ratios - np.logaddexp.reduce(ratios)
+    raw_ess = float(np.exp(-np.logaddexp.reduce(2 * raw)))
+    if ratios.size < _FEWEST:
+        return Ratios(ratios, np.inf, raw_ess, raw)
+    tail = int(np.ceil(min(0.2 * ratios.size, 3 * np.sqrt(ratios.size))))
+    if np.partition(ratios, -tail)[-tail] > -1e-12:
+        return Ratios(ratios, -np.inf, raw_ess, raw)
     # The function is made for leave-one-out and takes minus the log ratios.
     weights, khat = array_stats.psislw(-ratios)
     ess = float(np.exp(-np.logaddexp.reduce(2 * weights)))
     return Ratios(ratios, float(khat), ess, weights)
+
+
+def nearly_equal(ratios: Ratios) -> bool:
+    """Whether ratios differ so little that the shape of their tail does not matter."""
+    count = len(ratios.log_ratios)
+    largest = float(np.exp(ratios.log_weights.max())) * count
+    return bool(ratios.ess >= EQUAL_ESS * count and largest <= EQUAL_LARGEST and count >= 1000)

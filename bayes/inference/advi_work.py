@@ -237,7 +237,7 @@ class Work:
         values, axes = np.linalg.eigh(-0.5 * (hessian + hessian.T))
         return (axes / np.maximum(np.abs(values), _FLAT)) @ axes.T
 
-    def anchor(self, state: State) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def anchor(self, state: State) -> tuple[np.ndarray, np.floating, np.ndarray]:
         """The middle of the approximation, with the log density of all data and its gradient."""
         place = self.draws(
             {**state, "answer": state["params"]},

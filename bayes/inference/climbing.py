@@ -22,10 +22,9 @@ from jaxtyping import Array, Float
 from bayes.precision import double_precision
 from bayes.problem import Problem
 
-__all__ = ["HISTORY", "Path", "climb", "compile_climb"]
+__all__ = ["Path", "climb", "compile_climb", "history"]
 
-HISTORY = 10
-"""Steps that a guess at the inverse Hessian is made of."""
+_LEAST_HISTORY, _MOST_HISTORY = 10, 30
 
 _MOST, _LARGE_MOST, _NUMBERS = 400, 100, 10**6
 _TRIES = 25
@@ -83,6 +82,11 @@ class _State(NamedTuple):
 
 
 _GOING, _CONVERGED, _STALLED = 0, 1, 2
+
+
+def history(dimension: int) -> int:
+    """Steps that a guess at the inverse Hessian is made of."""
+    return max(_LEAST_HISTORY, min(_MOST_HISTORY, dimension))
 
 
 def longest_path(dimension: int) -> int:
@@ -155,6 +159,8 @@ def _path_function(density: Callable, d: int, most: int) -> Callable:
         value, gradient = density(x, prepared)
         return -value, -gradient
 
+    pairs = history(d)
+
     def path(x: Array, lp: Array, slope: Array, diagonal: Array, prepared: Any) -> Any:
         f, g = -lp, -slope
         rows = (
@@ -168,7 +174,7 @@ def _path_function(density: Callable, d: int, most: int) -> Callable:
         state = _State(
             x, f, g, direction, direction @ g, zero, zero + jnp.inf,
             1.0 / jnp.maximum(jnp.linalg.norm(direction / jnp.sqrt(diagonal)), 1.0),
-            whole, jnp.zeros((HISTORY, d)), jnp.zeros((HISTORY, d)), jnp.zeros(HISTORY),
+            whole, jnp.zeros((pairs, d)), jnp.zeros((pairs, d)), jnp.zeros(pairs),
             diagonal, whole, whole, whole, rows,
         )  # fmt: skip
         last = lax.while_loop(
@@ -266,13 +272,17 @@ def _two_loops(
 
     Entries that are not there have curvature 0 and take no part.
     """
-    parts = []
-    for i in reversed(range(HISTORY)):
-        part = inverse[i] * (differences[i] @ g)
-        g = g - part * changes[i]
-        parts.append(part)
-    r = diagonal * g
-    for i in range(HISTORY):
-        part = inverse[i] * (changes[i] @ r)
-        r = r + differences[i] * (parts[HISTORY - 1 - i] - part)
-    return r
+    pairs = (differences, changes, inverse)
+
+    def down(g: Array, pair: tuple[Array, Array, Array]) -> tuple[Array, Array]:
+        difference, change, inverse = pair
+        part = inverse * (difference @ g)
+        return g - part * change, part
+
+    g, parts = lax.scan(down, g, pairs, reverse=True)
+
+    def up(r: Array, pair: tuple[Any, Array]) -> tuple[Array, None]:
+        (difference, change, inverse), part = pair
+        return r + difference * (part - inverse * (change @ r)), None
+
+    return lax.scan(up, diagonal * g, (pairs, parts))[0]

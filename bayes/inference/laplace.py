@@ -105,8 +105,8 @@ class Laplace(Approximation):
         """Find starts."""
         compile_climb(problem)
         compile_gradients(problem)
-        compile_hessian_products(problem)
         problem.compile_prepare()
+        compile_hessian_products(problem)
         found = find_starts(problem, words, self.starts, self.candidates, self.init_strategy)
         count, d = found.positions.shape
         best = int(np.argmax(found.density))

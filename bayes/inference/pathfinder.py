@@ -49,6 +49,10 @@ class Pathfinder(Approximation):
 
     Notes
     -----
+    Modes that no path finds are not in the mixture, and its ratios cannot tell: an
+    ``init_strategy`` with starts further apart finds more of them. Resampled draws pass their
+    verdict where at least 400 of them are effective.
+
     Weights are of the posterior to the mixture of all paths, not to the path that a draw came from,
     which wastes fewer draws where paths meet. Paths have shares of the draws by their bounds.
 

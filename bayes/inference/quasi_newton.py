@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from jaxtyping import Float, Int
 
-from bayes.inference.climbing import HISTORY, Path
+from bayes.inference.climbing import Path, history
 from bayes.inference.densities import densities_at
 from bayes.normals import Normal, push
 from bayes.problem import Problem
@@ -20,6 +20,7 @@ _RESOLVED = 1e-9
 without bound look as if they had mass."""
 
 
+@np.errstate(all="ignore")  # a path to where numbers end has no normal there, which is seen to
 def normals_along(path: Path, points: Int[np.ndarray, " n"]) -> Normal:
     """The normal at some points of a path: Newton's step for mean, inverse Hessian for covariance.
 
@@ -46,7 +47,8 @@ def normals_along(path: Path, points: Int[np.ndarray, " n"]) -> Normal:
     curved = np.flatnonzero((steps * changes).sum(axis=1) > _CURVED * norms)
     # The last pairs up to each point; places before the first pair hold zeros.
     known = np.searchsorted(curved, points)
-    places = known[:, None] - HISTORY + np.arange(HISTORY)
+    pairs = history(path.positions.shape[1])
+    places = known[:, None] - pairs + np.arange(pairs)
     there = places >= 0
     chosen = curved[np.maximum(places, 0)] if len(curved) else np.zeros_like(places)
     s = np.where(there[..., None], steps[chosen], 0.0)
@@ -55,16 +57,16 @@ def normals_along(path: Path, points: Int[np.ndarray, " n"]) -> Normal:
     root = np.sqrt(diagonal)[:, None, :]
     product = s @ np.swapaxes(y, 1, 2)
     upper = np.triu(product)
-    index = np.arange(HISTORY)
+    index = np.arange(pairs)
     upper[:, index, index] += ~there  # invertible, and of no effect
     inverse = np.linalg.inv(upper)
     turned = np.swapaxes(inverse, 1, 2)
     inner = (y * diagonal[:, None, :]) @ np.swapaxes(y, 1, 2)
     inner[:, index, index] += product[:, index, index]
-    gamma = np.zeros((len(points), 2 * HISTORY, 2 * HISTORY))
-    gamma[:, :HISTORY, HISTORY:] = -inverse
-    gamma[:, HISTORY:, :HISTORY] = -turned
-    gamma[:, HISTORY:, HISTORY:] = turned @ inner @ inverse
+    gamma = np.zeros((len(points), 2 * pairs, 2 * pairs))
+    gamma[:, :pairs, pairs:] = -inverse
+    gamma[:, pairs:, :pairs] = -turned
+    gamma[:, pairs:, pairs:] = turned @ inner @ inverse
     columns = np.swapaxes(np.concatenate([y * root, s / root], axis=1), 1, 2)
     basis, triangle = np.linalg.qr(columns)
     excess = triangle @ gamma @ np.swapaxes(triangle, 1, 2)
@@ -155,4 +157,4 @@ def best_normal(
 
 
 def _at_once(problem: Problem, draws: int) -> int:
-    return max(1, _NUMBERS // (problem.size * max(draws, 2 * HISTORY)))
+    return max(1, _NUMBERS // (problem.size * max(draws, 2 * history(problem.size))))

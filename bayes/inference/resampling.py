@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Int
 
-from bayes.diagnostics.importance import Ratios, importance_ratios
+from bayes.diagnostics.importance import Ratios, importance_ratios, nearly_equal
 from bayes.errors import NoDrawsError
 from bayes.inference.randomness import Purpose, generator_of
 from bayes.method import Draws
@@ -32,8 +32,12 @@ def choose(
 
 def importance_info(ratios: Ratios) -> dict[str, Any]:
     """What the verdict needs to know of the ratios that draws were resampled by, as JSON values."""
-    khat = -1e308 if np.isneginf(ratios.khat) else float(ratios.khat)
-    return {"khat": khat, "ess": ratios.ess, "candidates": len(ratios.log_ratios)}
+    return {
+        "khat": float(np.clip(ratios.khat, -1e308, 1e308)),
+        "ess": ratios.ess,
+        "candidates": len(ratios.log_ratios),
+        "nearly_equal": nearly_equal(ratios),
+    }
 
 
 def resample(draws: Draws, words: np.ndarray, count: int | None = None) -> Draws:
@@ -64,10 +68,13 @@ def resample(draws: Draws, words: np.ndarray, count: int | None = None) -> Draws
     """
     assert draws.log_q is not None
     lp, log_q = np.ravel(draws.stats["lp"]), np.ravel(draws.log_q)
-    lp = np.where(np.isnan(lp), -np.inf, lp)
+    unbounded = bool(np.any(lp == np.inf))
+    lp = np.where(lp < np.inf, lp, -np.inf)  # also where it is NaN
     if not np.isfinite(lp).any():
         raise NoDrawsError("no draw of the approximation has a finite log density")
     ratios = importance_ratios(lp, log_q)
+    if unbounded:  # the others' ratios say nothing of it
+        ratios = dataclasses.replace(ratios, khat=np.inf)
     generator = generator_of(words, Purpose.RESAMPLING)
     chosen = choose(ratios.log_weights, len(lp) if count is None else count, generator)
 

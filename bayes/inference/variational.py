@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from bayes.diagnostics.approximations import KHAT, RESAMPLED_ESS
-from bayes.diagnostics.importance import Ratios, importance_ratios
+from bayes.diagnostics.importance import Ratios, importance_ratios, nearly_equal
 from bayes.inference.adaptive_importance import adapted, heavy_tailed
 from bayes.inference.approximation import Approximation, State
 from bayes.inference.climbing import Path, climb, compile_climb
@@ -57,6 +57,9 @@ class VI(Approximation):
     posterior; else the draws of the normal are handed out with a verdict that says that they do
     not.
 
+    Modes that no path finds are not in the approximation, and no ratio can tell: more ``paths``, or
+    an ``init_strategy`` with starts further apart, find more of them.
+
     Location-scale sites with latent parents are non-centred, where ``fit(..., reparam=)`` does not
     say otherwise: normals cannot follow a funnel.
 
@@ -87,8 +90,8 @@ class VI(Approximation):
     name: ClassVar[str] = "vi"
     reparam: ClassVar[str | None] = "auto"
 
-    paths: int = 4
-    candidates: int = 20
+    paths: int = 8
+    candidates: int = 10
     init_strategy: Callable | None = None
 
     def __post_init__(self) -> None:
@@ -154,7 +157,9 @@ class VI(Approximation):
         draws = super().finish(problem, state, chunks, key)
         assert draws.log_q is not None
         found = _ratios(draws.stats["lp"].ravel(), draws.log_q.ravel())
-        if found is None or not (found.khat < KHAT and found.ess >= RESAMPLED_ESS):
+        if found is None or found.ess < RESAMPLED_ESS:
+            return draws
+        if not (found.khat < KHAT or nearly_equal(found)):
             return draws
         return resample(draws, state["words"])
 

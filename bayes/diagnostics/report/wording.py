@@ -6,6 +6,7 @@ import dataclasses
 from typing import TYPE_CHECKING
 
 from bayes.diagnostics.checks import Check, Diagnostics
+from bayes.diagnostics.elements import draws_in_words
 from bayes.diagnostics.report.cells import number
 from bayes.diagnostics.report.check_words import words_of
 
@@ -72,7 +73,7 @@ def particulars(report: Report) -> list[str]:
     if name and name not in report.title:
         parts.append(f"model {name}")
     if draws:
-        parts.append(f"{draws['chains']} chains of {draws['draws']} draws")
+        parts.append(draws_in_words(draws["chains"], draws["draws"]))
     if "name" in method:
         seconds = f" in {method['seconds']:.1f} s" if "seconds" in method else ""
         parts.append(f"{method['name']}{seconds}")

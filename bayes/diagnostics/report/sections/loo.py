@@ -79,6 +79,9 @@ def _efficiency(case: Case) -> float:
     elements = elements_of(case)
     sizes = case.tree["posterior"].sizes
     known = elements.mean_error > 0
+    resampled = ((case.card.get("method") or {}).get("info") or {}).get("importance")
+    if resampled:
+        return float(resampled["ess"]) / (sizes["chain"] * sizes["draw"])
     if sizes["chain"] == 1 or not known.any():
         return 1.0
     effective = (elements.sd[known] / elements.mean_error[known]) ** 2

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from bayes.diagnostics.checks import Check
+from bayes.diagnostics.elements import draws_in_words
 from bayes.diagnostics.report.cells import number
 from bayes.diagnostics.report.check_words import words_of
 from bayes.diagnostics.report.contents import Block, Case, Facts, Section, Table, Text
@@ -59,7 +60,7 @@ def checks(case: Case) -> Section:
 
 def _check_row(check: Check) -> tuple[str, ...]:
     name, relation, meaning = words_of(check.name)
-    wanted = f"{relation} {check.threshold:g}" if relation else "all"
+    wanted = f"{relation} {check.threshold:.3g}" if relation else "all"
     value = "not assessable" if np.isnan(check.value) else number(float(check.value))
     if not relation:
         value = "not all"
@@ -129,7 +130,7 @@ def method(case: Case) -> Section | None:
         ("Why this one", card.get("reason")),
         ("Settings", settings),
         ("Seed", card.get("seed")),
-        ("Draws", f"{sizes['chain']} chains of {sizes['draw']}, {count} in all"),
+        ("Draws", f"{draws_in_words(sizes['chain'], sizes['draw'])}, {count} in all"),
         ("Time", _time(card.get("seconds"))),
         *_found(case, info),
         ("Finished", card.get("finished")),
