@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import importlib.metadata
 from collections.abc import Mapping
@@ -76,6 +77,10 @@ def data_fingerprint(arguments: Mapping[str, Any]) -> str:
 
 def versions() -> dict[str, str]:
     """Versions that the bits of a run depend on."""
-    others = ("jax", "jaxlib", "numpyro", "numpy")
-    found = {name: importlib.metadata.version(name) for name in others}
-    return {"bayes": bayes.__version__, **found}
+    return {"bayes": bayes.__version__, **_others()}
+
+
+@functools.cache
+def _others() -> dict[str, str]:
+    names = ("jax", "jaxlib", "numpyro", "numpy")
+    return {name: importlib.metadata.version(name) for name in names}

@@ -80,7 +80,7 @@ class BlackJax(Engine):
                 return -potential(z)
 
             start_key, warmup_key, draw_key = jax.random.split(key, 3)
-            start = _uniform_start(jax, log_density, template, start_key)
+            start = uniform_start(jax, log_density, template, start_key)
             warmup = blackjax.window_adaptation(
                 blackjax.nuts,
                 log_density,
@@ -106,7 +106,7 @@ class BlackJax(Engine):
         return run
 
 
-def _uniform_start(jax: Any, log_density: Any, template: Any, key: Any) -> Any:
+def uniform_start(jax: Any, log_density: Any, template: Any, key: Any) -> Any:
     """A point within two units of zero, drawn anew until its density is finite."""
     jnp = jax.numpy
     flat, unravel = jax.flatten_util.ravel_pytree(template)

@@ -20,10 +20,10 @@ from roster import NAMES, engine_class
 _PACKAGES = ("bayes", "jax", "numpyro", "blackjax", "pymc", "nutpie", "numba", "numpy")
 
 # A second fit has another seed, and none that any run's first fit has.
-_OTHER_SEED = 1000
+OTHER_SEED = 1000
 # In a fit that takes this long, compilation is a few per cent: it passes for a warm one where only
 # that is asked for.
-_LONG = 100.0
+LONG = 100.0
 
 
 def say(**what: Any) -> None:
@@ -110,12 +110,12 @@ def main() -> None:
         say(shown=True)
         return
     say(cold_s=seconds)
-    if options.which == "warm" and seconds > _LONG:
+    if options.which == "warm" and seconds > LONG:
         say(warm_s=seconds)
         say(warm=figures(target, engine.outcome()))
         return
     cold = engine.outcome() if options.which == "first" else None
-    say(warm_s=timed_fit(engine, options.seed + _OTHER_SEED))
+    say(warm_s=timed_fit(engine, options.seed + OTHER_SEED))
     say(versions=versions())
     if cold is not None:
         say(cold=figures(target, cold))

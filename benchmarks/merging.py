@@ -2,9 +2,9 @@
 
     python benchmarks/merging.py [--splits N] [--shards M ...]
 
-569 tumours, 30 correlated measurements and an intercept under N(0, I), cut at random (Wolberg, Street
-and Mangasarian 1995, Breast Cancer Wisconsin (Diagnostic), UCI Machine Learning Repository, CC BY
-4.0). Shards and whole are normals at the mode, from Newton's method in NumPy, so that a line
+569 tumours, 30 correlated measurements and an intercept under N(0, I), cut at random (Wolberg,
+Street and Mangasarian 1995, Breast Cancer Wisconsin (Diagnostic), UCI Machine Learning Repository,
+CC BY 4.0). Shards and whole are normals at the mode, from Newton's method in NumPy, so that a line
 measures the merging alone: the median over splits of the Kullback-Leibler divergence of the merged
 normal from that of all data, of the mean error of the elements in standard deviations, and of the
 median ratio of standard deviations (merged / all data). "prior M times" is what multiplying the
@@ -39,7 +39,7 @@ def logistic(x, y=None):
 
 
 def read_data() -> tuple[np.ndarray, np.ndarray]:
-    """Standardised measurements of cell nuclei with an intercept, and whether a tumour is benign."""
+    """Standardised measurements with an intercept, and whether a tumour is benign."""
     path = pathlib.Path(__file__).with_name("data") / "breast_cancer.csv"
     table = np.loadtxt(path, delimiter=",", skiprows=1)
     x, y = table[:, :-1], table[:, -1].astype(int)

@@ -6,7 +6,7 @@ import pathlib
 from typing import Any
 
 import numpy as np
-from blackjax_engine import _uniform_start
+from blackjax_engine import uniform_start
 from engines import jax_cache
 from vi_engines import DRAWS, Engine, Outcome
 from vi_peers import Maps, choose
@@ -76,7 +76,7 @@ class BlackJaxPathfinder(Engine):
             start_key, key = jax.random.split(key)
 
             def start(one: Any) -> Any:
-                return _uniform_start(jax, log_density, template, one)
+                return uniform_start(jax, log_density, template, one)
 
             starts = jax.vmap(start)(jax.random.split(start_key, _PATHS))
             return self._multipath.multi_approximate(key, log_density, starts)[0]

@@ -17,7 +17,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from child import _LONG, _OTHER_SEED, say, versions
+from child import LONG, OTHER_SEED, say, versions
 from vi_roster import NAMES, engine_class, settings
 
 _SHARE = 0.75
@@ -97,7 +97,7 @@ def main() -> None:
         return
 
     outcomes = {}
-    for which, seed in (("cold", options.seed), ("warm", options.seed + _OTHER_SEED)):
+    for which, seed in (("cold", options.seed), ("warm", options.seed + OTHER_SEED)):
         try:
             seconds = timed(engine.fit, seed)
         except engine.refusals as error:
@@ -111,7 +111,7 @@ def main() -> None:
             said[f"{which}_weights_s"] = timed(engine.weigh, seed)
             outcomes[f"{which}_weights"] = engine.outcome()
         say(**said)
-        if which == "cold" and seconds > _LONG:
+        if which == "cold" and seconds > LONG:
             # In a fit that takes this long compilation is a few per cent: it passes for a warm one.
             say(**{name.replace("cold", "warm"): value for name, value in said.items()})
             outcomes = {name.replace("cold", "warm"): left for name, left in outcomes.items()}

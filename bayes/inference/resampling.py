@@ -40,7 +40,9 @@ def importance_info(ratios: Ratios) -> dict[str, Any]:
     }
 
 
-def resample(draws: Draws, words: np.ndarray, count: int | None = None) -> Draws:
+def resample(
+    draws: Draws, words: np.ndarray, count: int | None = None, *, ratios: Ratios | None = None
+) -> Draws:
     """Draws chosen from an approximation's draws by Pareto-smoothed importance weights.
 
     Parameters
@@ -51,6 +53,8 @@ def resample(draws: Draws, words: np.ndarray, count: int | None = None) -> Draws
         Data of a key.
     count : int, optional
         How many to choose; as many as there are by default.
+    ratios : Ratios, optional
+        Their ratios, where they are known already.
 
     Returns
     -------
@@ -72,7 +76,7 @@ def resample(draws: Draws, words: np.ndarray, count: int | None = None) -> Draws
     lp = np.where(lp < np.inf, lp, -np.inf)  # also where it is NaN
     if not np.isfinite(lp).any():
         raise NoDrawsError("no draw of the approximation has a finite log density")
-    ratios = importance_ratios(lp, log_q)
+    ratios = importance_ratios(lp, log_q) if ratios is None else ratios
     if unbounded:  # the others' ratios say nothing of it
         ratios = dataclasses.replace(ratios, khat=np.inf)
     generator = generator_of(words, Purpose.RESAMPLING)

@@ -161,7 +161,7 @@ class VI(Approximation):
             return draws
         if not (found.khat < KHAT or nearly_equal(found)):
             return draws
-        return resample(draws, state["words"])
+        return resample(draws, state["words"], ratios=found)
 
     def converged(self, problem: Problem, state: State) -> str:
         """What stands in the way of trusting the normal, besides its ratios."""
