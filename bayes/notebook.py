@@ -71,7 +71,7 @@ def _short_table(posterior: Posterior) -> tuple[Table, int]:
     """Summaries of a few elements, and how many elements there are."""
     import xarray as xr
 
-    from bayes.diagnostics.table import summary
+    from bayes.diagnostics.table import summary, summary_kind
 
     sites = posterior.data["posterior"].to_dataset()
     places = [
@@ -96,8 +96,7 @@ def _short_table(posterior: Posterior) -> tuple[Table, int]:
     tree = xr.DataTree.from_dict({"posterior": one.to_dataset(name="x")})
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        kind = "stats" if "log_q" in posterior.data["sample_stats"] else "all"
-        frame = summary(tree, round_to="none", kind=kind)
+        frame = summary(tree, round_to="none", kind=summary_kind(posterior.data))
     rows = zip(labels, *(frame[c].tolist() for c in frame.columns), strict=True)
     return Table(("", *map(str, frame.columns)), tuple(rows)), len(places)
 

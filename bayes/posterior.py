@@ -153,11 +153,9 @@ class Posterior:
         pandas.DataFrame
             One row an element.
         """
-        from bayes.diagnostics.table import summary
+        from bayes.diagnostics.table import summary, summary_kind
 
-        if "log_q" in self.data["sample_stats"]:
-            options.setdefault("kind", "stats")
-        return summary(self.data, **options)
+        return summary(self.data, **{"kind": summary_kind(self.data), **options})
 
     def to_unconstrained(self) -> xr.DataArray:
         """Draws as flat unconstrained vectors.

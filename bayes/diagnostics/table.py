@@ -14,7 +14,7 @@ from bayes.diagnostics.ranks import bulk_ess, mean_ess, rank_rhat, tail_ess
 if TYPE_CHECKING:
     import xarray as xr
 
-__all__ = ["summary"]
+__all__ = ["summary", "summary_kind"]
 
 
 def summary(data: xr.DataTree, **options: Any) -> Any:
@@ -38,6 +38,16 @@ def summary(data: xr.DataTree, **options: Any) -> Any:
     # ArviZ takes its statistics from whatever object this setting names.
     with arviz_base.rc_context({"stats.module": _statistics()}):
         return arviz_stats.summary(data, **options)
+
+
+def summary_kind(tree: xr.DataTree) -> str:
+    """What of ArviZ's table says something of a posterior's draws.
+
+    Those of an approximation are independent: R-hat and effective sample sizes are of it, whatever
+    the posterior is.
+    """
+    stats = tree.children.get("sample_stats")
+    return "stats" if stats is not None and "log_q" in stats.data_vars else "all"
 
 
 @functools.cache
