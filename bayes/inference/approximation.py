@@ -70,6 +70,10 @@ class Approximation(Method):
     def converged(self, problem: Problem, state: State) -> str:
         """Why the approximation is not the best of its family; empty where it is."""
 
+    def wanted(self, state: State) -> int:
+        """Draws that are to be taken."""
+        return self.draws
+
     def normal(self, problem: Problem, state: State) -> Normal | None:
         """The approximation as a normal distribution, or the nearest; None where there is none."""
         return None
@@ -97,13 +101,13 @@ class Approximation(Method):
             kept = {"key": state["key"], "drawn": state["drawn"]}
             return {**new, **kept}, {"objective": np.asarray(objective, float)}
         before = int(state["drawn"])
-        count = min(_BATCHES * evaluations_at_once(problem), self.draws - before)
+        count = min(self._block(problem), self.wanted(state) - before)
         chunk = self._draw(problem, state, before, count)
-        return {**state, "drawn": np.asarray(before + count)}, chunk
+        return {**state, "drawn": np.asarray(before + len(chunk["lp"]))}, chunk
 
     def done(self, problem: Problem, state: State) -> bool:
         """Whether it has settled and all draws are taken."""
-        return self.settled(problem, state) and int(state["drawn"]) >= self.draws
+        return self.settled(problem, state) and int(state["drawn"]) >= self.wanted(state)
 
     def finish(self, problem: Problem, state: State, chunks: list[Chunk], key: Array) -> Draws:
         """Join the draws; where it was stopped before there were any, take some."""
@@ -132,6 +136,10 @@ class Approximation(Method):
             normal=self.normal(problem, state),
         )
 
+    def _block(self, problem: Problem) -> int:
+        """Draws that are taken at once."""
+        return _BATCHES * evaluations_at_once(problem)
+
     def _draw(self, problem: Problem, state: State, before: int, count: int) -> Chunk:
         generator = generator_of(state["key"], Purpose.DRAWS, before)
         positions, log_q = self.sample(problem, state, generator, count)
@@ -141,4 +149,4 @@ class Approximation(Method):
         """How many draws are taken, once it has settled."""
         if not self.settled(problem, state):
             return None
-        return Progress(int(state["drawn"]), self.draws, "draw")
+        return Progress(int(state["drawn"]), self.wanted(state), "draw")

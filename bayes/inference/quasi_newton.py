@@ -10,10 +10,11 @@ from bayes.inference.densities import densities_at
 from bayes.normals import Normal, push
 from bayes.problem import Problem
 
-__all__ = ["best_normal", "elbos", "normals_along"]
+__all__ = ["best_normal", "distinct_ends", "elbos", "normals_along"]
 
 _CURVED = 1e-12
 _NUMBERS = 10**6
+_SAME_PLACE, _SAME_HEIGHT = 0.1, 1e-3
 _LEAST, _LARGEST = 1e-10, 1e12
 _RESOLVED = 1e-9
 """A standard deviation this small beside its mean is lost to rounding: there densities that rise
@@ -158,3 +159,23 @@ def best_normal(
 
 def _at_once(problem: Problem, draws: int) -> int:
     return max(1, _NUMBERS // (problem.size * max(draws, 2 * history(problem.size))))
+
+
+def distinct_ends(paths: list[Path]) -> list[Path]:
+    """Paths that did not end where a higher one did, the highest first.
+
+    A path that did not end counts as another.
+    """
+    kept: list[Path] = []
+    for path in sorted(paths, key=lambda path: -path.densities[-1]):
+        if not (path.converged and any(_same_end(path, other) for other in kept)):
+            kept.append(path)
+    return kept
+
+
+def _same_end(path: Path, other: Path) -> bool:
+    """Whether both are at one maximum, as far as the density and its scales there tell."""
+    apart = np.abs(path.positions[-1] - other.positions[-1])
+    near = apart < _SAME_PLACE * np.sqrt(np.maximum(path.diagonals[-1], other.diagonals[-1]))
+    same = abs(path.densities[-1] - other.densities[-1]) < _SAME_HEIGHT
+    return bool(other.converged and same and near.all())

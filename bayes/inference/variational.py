@@ -13,12 +13,12 @@ from bayes.diagnostics.approximations import KHAT, RESAMPLED_ESS
 from bayes.diagnostics.importance import Ratios, importance_ratios, nearly_equal
 from bayes.inference.adaptive_importance import adapted, heavy_tailed
 from bayes.inference.approximation import Approximation, State
-from bayes.inference.climbing import Path, climb, compile_climb
+from bayes.inference.climbing import climb, compile_climb
 from bayes.inference.dadvi import DADVI, RESPONSE_STATE
 from bayes.inference.densities import compile_gradients, densities_at, gradients_at
 from bayes.inference.laplace import Laplace
 from bayes.inference.mixtures import Mixture, component, draw, log_prob, mixture_of
-from bayes.inference.quasi_newton import best_normal
+from bayes.inference.quasi_newton import best_normal, distinct_ends
 from bayes.inference.randomness import Purpose, generator_of
 from bayes.inference.resampling import resample
 from bayes.inference.score_matching import match
@@ -38,8 +38,9 @@ _LARGEST_ADAPTED = 60
 _POINTS, _ELBO_DRAWS = 8, 10
 _FEWEST_MATCHES, _MOST_MATCHES, _STILL = 4, 60, 0.05
 _ROUNDS, _DRAWS_A_ROUND = 8, 1000
-_GOOD_KHAT, _GOOD_SHARE = 0.5, 0.25
-_SAME_PLACE, _SAME_HEIGHT = 0.1, 1e-3
+_GOOD_KHAT, _GOOD_SHARE, _USABLE_SHARE = 0.5, 0.25, 0.1
+_EFFECTIVE, _MOST_CANDIDATES = 0.75, 4.0
+"""Share of the draws that are to be effective, and candidates for each of them at most."""
 _RIVAL = 5.0
 """A path's normal whose bound is lower than the best by more than this has no mass to speak of."""
 
@@ -66,7 +67,7 @@ class VI(Approximation):
     Parameters
     ----------
     draws : int
-        Draws that are taken in the end.
+        Draws that are handed out, of up to four times as many candidates.
     paths : int
         Paths, from starts of their own.
     candidates : int
@@ -90,6 +91,7 @@ class VI(Approximation):
     name: ClassVar[str] = "vi"
     reparam: ClassVar[str | None] = "auto"
 
+    draws: int = 2000
     paths: int = 8
     candidates: int = 10
     init_strategy: Callable | None = None
@@ -114,6 +116,9 @@ class VI(Approximation):
             "bounds": np.full(self.paths, -np.inf),
             "khat": np.asarray(np.nan),
             "trusted": np.asarray(False),
+            "wanted": np.asarray(self.draws),
+            "first": {"position": np.zeros((0, d)), "lp": np.zeros(0), "log_q": np.zeros(0)},
+            "matched": {"log_weights": np.zeros(1), **nowhere._asdict()},
             "log_weights": np.zeros(1),
             "laplace": {},
             "response": {},
@@ -152,6 +157,17 @@ class VI(Approximation):
         x = draw(mixture, generator, count)
         return x, log_prob(mixture, x)
 
+    def _draw(self, problem: Problem, state: State, before: int, count: int) -> Chunk:
+        """Those that the mixture was judged by, where it was good at once; else fresh ones."""
+        kept = state["first"]
+        if before < len(kept["lp"]):
+            return {name: values[before : before + count] for name, values in kept.items()}
+        return super()._draw(problem, state, before, count)
+
+    def wanted(self, state: State) -> int:
+        """More than are handed out where some of them count for little."""
+        return int(state["wanted"])
+
     def finish(self, problem: Problem, state: State, chunks: list[Chunk], key: Array) -> Draws:
         """Join the draws, and resample them where their ratios allow it."""
         draws = super().finish(problem, state, chunks, key)
@@ -161,10 +177,12 @@ class VI(Approximation):
             return draws
         if not (found.khat < KHAT or nearly_equal(found)):
             return draws
-        return resample(draws, state["words"], ratios=found)
+        return resample(draws, state["words"], self.draws, ratios=found)
 
     def converged(self, problem: Problem, state: State) -> str:
         """What stands in the way of trusting the normal, besides its ratios."""
+        if not self.settled(problem, state):
+            return "it was stopped before it had settled; give it more time"
         if problem.size > _LARGEST_FULL:
             if state["response"]["mean"].size:
                 return self._response.converged(problem, state["response"])
@@ -189,9 +207,7 @@ class VI(Approximation):
         return {
             "elbo_by_place": [float(v) if np.isfinite(v) else None for v in bounds],
             "components": len(state["log_weights"]),
-            "rung": ("paths", "normal", "mixture", "mixture")[int(state["stage"])]
-            if bool(state["trusted"]) or int(state["stage"]) < _SETTLED
-            else "normal",
+            "rung": "mixture" if bool(state["trusted"]) else "normal",
         }
 
     # --------------------------------------------------------------------- rungs
@@ -212,7 +228,7 @@ class VI(Approximation):
         evaluations = sum(path.evaluations for path in paths)
         generator = generator_of(state["words"], Purpose.NOISE, 0)
         z = generator.standard_normal((_ELBO_DRAWS, problem.size))
-        paths = _different(paths)
+        paths = distinct_ends(paths)
         found = [best_normal(problem, path, z, _POINTS) for path in paths]
         bounds = np.asarray([bound for _, bound in found])
         new = {**state, "bounds": bounds, "evaluations": np.asarray(evaluations)}
@@ -248,8 +264,9 @@ class VI(Approximation):
             if _apart(normal, component(mixture, i).mean)
         ]
         weights = [1.0] + [0.2] * len(others)
-        new = _entries(mixture_of([normal, *others], np.asarray(weights)))
-        return {**state, **new, "stage": np.asarray(_ADAPT)}, np.asarray(heights)
+        found = _entries(mixture_of([normal, *others], np.asarray(weights)))
+        new = {**state, **found, "matched": found, "stage": np.asarray(_ADAPT)}
+        return new, np.asarray(heights)
 
     def _curve(self, problem: Problem, state: State) -> tuple[State, np.ndarray]:
         """Go on towards the mode, and take the normal there."""
@@ -278,21 +295,32 @@ class VI(Approximation):
         mixture, rounds = _mixture(state), int(state["iteration"])
         proposal = heavy_tailed(mixture)
         generator = generator_of(state["words"], Purpose.NOISE, 2, rounds)
-        x = draw(proposal, generator, _DRAWS_A_ROUND)
-        found = _ratios(densities_at(problem, x), log_prob(proposal, x))
+        # Draws of the first round are the last ones, too, where they are good and cheap.
+        block = self._block(problem)
+        whole = rounds == 0 and block >= self.draws >= _DRAWS_A_ROUND
+        count = self.draws if whole else min(block, _DRAWS_A_ROUND)
+        x = draw(proposal, generator, count)
+        lp, log_q = densities_at(problem, x), log_prob(proposal, x)
+        found = _ratios(lp, log_q)
         new = {**state, "iteration": np.asarray(rounds + 1)}
         if found is None:
             stage = _MATCH if problem.size > _LARGEST_FULL and rounds == 0 else _SETTLED
             return {**new, "stage": np.asarray(stage)}, np.zeros(0)
         new["khat"] = np.asarray(found.khat)
-        good = found.khat < _GOOD_KHAT and found.ess > _GOOD_SHARE * _DRAWS_A_ROUND
+        good = found.khat < _GOOD_KHAT and found.ess > _GOOD_SHARE * count
+        if good and whole:
+            new["first"] = {"position": x, "lp": lp, "log_q": log_q}
         if not good and problem.size > _LARGEST_FULL and rounds == 0:
             return {**new, "stage": np.asarray(_MATCH)}, np.zeros(0)
         if good or rounds + 1 >= _ROUNDS or problem.size > _LARGEST_ADAPTED:
-            usable = bool(found.khat < KHAT and found.ess > 0.1 * _DRAWS_A_ROUND)
-            return {**new, "trusted": np.asarray(usable), "stage": np.asarray(_SETTLED)}, np.zeros(
-                0
-            )
+            usable = bool(found.khat < KHAT and found.ess > _USABLE_SHARE * count)
+            new |= {"trusted": np.asarray(usable), "stage": np.asarray(_SETTLED)}
+            if usable:
+                more = np.clip(_EFFECTIVE * count / found.ess, 1.0, _MOST_CANDIDATES)
+                new["wanted"] = np.asarray(int(np.ceil(self.draws * more)))
+            if not usable and rounds > 0 and problem.size <= _LARGEST_ADAPTED:
+                new |= state["matched"]  # what a few draws with all the weight made of it is worse
+            return new, np.zeros(0)
         return {**new, **_entries(adapted(mixture, x, found.log_weights))}, np.zeros(0)
 
     def _proposal(self, state: State) -> Mixture:
@@ -315,23 +343,6 @@ def _mixture(state: State) -> Mixture:
 
 def _entries(mixture: Mixture) -> dict[str, np.ndarray]:
     return {**mixture.normals._asdict(), "log_weights": mixture.log_weights}
-
-
-def _different(paths: list[Path]) -> list[Path]:
-    """Paths that did not end where an earlier one did; one that did not end counts as different."""
-    kept: list[Path] = []
-    for path in sorted(paths, key=lambda path: -path.densities[-1]):
-        if not (path.converged and any(_same_end(path, other) for other in kept)):
-            kept.append(path)
-    return kept
-
-
-def _same_end(path: Path, other: Path) -> bool:
-    """Whether both are at one maximum, as far as the density and its scales there tell."""
-    apart = np.abs(path.positions[-1] - other.positions[-1])
-    near = apart < _SAME_PLACE * np.sqrt(np.maximum(path.diagonals[-1], other.diagonals[-1]))
-    same = abs(path.densities[-1] - other.densities[-1]) < _SAME_HEIGHT
-    return bool(other.converged and same and near.all())
 
 
 def _distance(old: Normal, new: Normal) -> float:
