@@ -226,7 +226,8 @@ def test_a_whole_report_of_the_ladder(tmp_path):
     post = bayes.fit(schools, SCHOOLS_DATA, method="vi", seed=0)
     made = post.report(tmp_path / "report.html")
     page = (tmp_path / "report.html").read_text()
-    assert "These 4000 draws were chosen from 4000 candidates" in page
+    count = post.method.info["importance"]["candidates"]
+    assert f"These 2000 draws were chosen from {count} candidates" in page
     assert "Effective draws under importance weights" in page
     for text in ("R-hat", "bulk ESS"):
         assert text not in made.markdown()

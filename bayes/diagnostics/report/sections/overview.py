@@ -124,13 +124,14 @@ def method(case: Case) -> Section | None:
     info = card.get("info") or {}
     sizes = case.tree["posterior"].sizes
     count = sizes["chain"] * sizes["draw"]
+    in_all = f", {count} in all" if sizes["chain"] > 1 else ""
     settings = ", ".join(f"{k}={_setting(v)}" for k, v in (card.get("settings") or {}).items())
     rows: list[tuple[str, Any]] = [
         ("Method", card.get("name")),
         ("Why this one", card.get("reason")),
         ("Settings", settings),
         ("Seed", card.get("seed")),
-        ("Draws", f"{draws_in_words(sizes['chain'], sizes['draw'])}, {count} in all"),
+        ("Draws", draws_in_words(sizes["chain"], sizes["draw"]) + in_all),
         ("Time", _time(card.get("seconds"))),
         *_found(case, info),
         ("Finished", card.get("finished")),
