@@ -31,14 +31,18 @@ from bayes.problem import Problem
 __all__ = ["VI"]
 
 _CLIMB, _MATCH, _ADAPT, _SETTLED = range(4)
-_LARGEST_FULL = 200
+_LARGEST_FULL = 600
 """Unknowns up to which a full-rank normal is fitted by its scores."""
+_SMALLEST_RESPONSE = 200
+"""Unknowns above which a mean-field normal with linear response is another rung: below, it is
+hardly ever better, and NUTS takes no longer."""
 _LARGEST_ADAPTED = 60
 """Unknowns up to which weighted draws can tell a covariance."""
 _POINTS, _ELBO_DRAWS = 8, 10
 _FEWEST_MATCHES, _MOST_MATCHES, _STILL = 4, 60, 0.05
 _ROUNDS, _DRAWS_A_ROUND = 8, 1000
 _GOOD_KHAT, _GOOD_SHARE, _USABLE_SHARE = 0.5, 0.25, 0.1
+"""Ratios with which a mixture is good: where it can be adapted, more is asked of it."""
 _EFFECTIVE, _MOST_CANDIDATES = 0.75, 4.0
 """Share of the draws that are to be effective, and candidates for each of them at most."""
 _RIVAL = 5.0
@@ -49,14 +53,14 @@ _RIVAL = 5.0
 class VI(Approximation):
     """A ladder: quasi-Newton paths, a full-rank normal, and importance draws from it.
 
-    Several L-BFGS paths find where the mass is and a first normal. Up to 200 unknowns a full-rank
+    Several L-BFGS paths find where the mass is and a first normal. Up to 600 unknowns a full-rank
     normal is then fitted to the scores of its own draws (batch and match); beyond, that of the mode
-    is taken (Laplace), or where its ratios are poor a mean-field one with a covariance by linear
-    response (DADVI). A mixture of t distributions about it is fitted further by
-    importance weights where there are no more than 60 unknowns. Fresh draws of that are judged by
-    their importance ratios: where k-hat is below 0.7 they are resampled and stand for the
-    posterior; else the draws of the normal are handed out with a verdict that says that they do
-    not.
+    is taken (Laplace). With more than 200 unknowns a mean-field normal with a covariance by linear
+    response (DADVI) follows where the ratios of that are poor. A mixture of t distributions about
+    it is fitted further by importance weights where there are no more than 60 unknowns. Draws of
+    that are judged by their importance ratios: where k-hat is below 0.7 they are resampled and
+    stand for the posterior; else the draws of the normal are handed out with a verdict that says
+    that they do not.
 
     Modes that no path finds are not in the approximation, and no ratio can tell: more ``paths``, or
     an ``init_strategy`` with starts further apart, find more of them.
@@ -124,9 +128,10 @@ class VI(Approximation):
             "response": {},
             **nowhere._asdict(),
         }
+        if d > _SMALLEST_RESPONSE:
+            state["response"] = dict.fromkeys(RESPONSE_STATE, np.zeros(0))
         if d > _LARGEST_FULL:
-            waiting = dict.fromkeys(RESPONSE_STATE, np.zeros(0))
-            return {**state, "laplace": self._laplace.begin(problem, words), "response": waiting}
+            return {**state, "laplace": self._laplace.begin(problem, words)}
         compile_climb(problem)
         compile_gradients(problem)
         problem.compile_prepare()
@@ -140,10 +145,10 @@ class VI(Approximation):
 
     def improve(self, problem: Problem, state: State) -> tuple[State, Float[np.ndarray, " n"]]:
         """Go on with the present rung."""
-        stages = (self._begin_normal, self._match, self._adapt)
-        if problem.size > _LARGEST_FULL:
-            stages = (self._curve, self._respond, self._adapt)
-        return stages[int(state["stage"])](problem, state)
+        large = problem.size > _LARGEST_FULL
+        first = self._curve if large else self._begin_normal
+        second = self._respond if large or int(state["iteration"]) else self._match
+        return (first, second, self._adapt)[int(state["stage"])](problem, state)
 
     def settled(self, problem: Problem, state: State) -> bool:
         """Whether the last rung is done."""
@@ -183,9 +188,9 @@ class VI(Approximation):
         """What stands in the way of trusting the normal, besides its ratios."""
         if not self.settled(problem, state):
             return "it was stopped before it had settled; give it more time"
+        if state["response"] and state["response"]["mean"].size:
+            return self._response.converged(problem, state["response"])
         if problem.size > _LARGEST_FULL:
-            if state["response"]["mean"].size:
-                return self._response.converged(problem, state["response"])
             return self._laplace.converged(problem, state["laplace"])
         if not np.isfinite(state["bounds"]).any():
             return (
@@ -298,19 +303,20 @@ class VI(Approximation):
         # Draws of the first round are the last ones, too, where they are good and cheap.
         block = self._block(problem)
         whole = rounds == 0 and block >= self.draws >= _DRAWS_A_ROUND
-        count = self.draws if whole else min(block, _DRAWS_A_ROUND)
+        count = self.draws if whole else _DRAWS_A_ROUND
         x = draw(proposal, generator, count)
         lp, log_q = densities_at(problem, x), log_prob(proposal, x)
         found = _ratios(lp, log_q)
         new = {**state, "iteration": np.asarray(rounds + 1)}
         if found is None:
-            stage = _MATCH if problem.size > _LARGEST_FULL and rounds == 0 else _SETTLED
+            stage = _MATCH if problem.size > _SMALLEST_RESPONSE and rounds == 0 else _SETTLED
             return {**new, "stage": np.asarray(stage)}, np.zeros(0)
         new["khat"] = np.asarray(found.khat)
-        good = found.khat < _GOOD_KHAT and found.ess > _GOOD_SHARE * count
+        share = _GOOD_SHARE if problem.size <= _LARGEST_ADAPTED else _USABLE_SHARE
+        good = found.khat < _GOOD_KHAT and found.ess > share * count
         if good and whole:
             new["first"] = {"position": x, "lp": lp, "log_q": log_q}
-        if not good and problem.size > _LARGEST_FULL and rounds == 0:
+        if not good and problem.size > _SMALLEST_RESPONSE and rounds == 0:
             return {**new, "stage": np.asarray(_MATCH)}, np.zeros(0)
         if good or rounds + 1 >= _ROUNDS or problem.size > _LARGEST_ADAPTED:
             usable = bool(found.khat < KHAT and found.ess > _USABLE_SHARE * count)
