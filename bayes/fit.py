@@ -15,7 +15,7 @@ import numpy as np
 from bayes.checkpoint import Checkpoint
 from bayes.choosing import as_method, bound_for, choose_for
 from bayes.compilation import computing
-from bayes.driver import drive
+from bayes.driver import Outcome, drive
 from bayes.errors import ConvergenceWarning, SettingsError
 from bayes.fingerprint import data_fingerprint, model_fingerprint, versions
 from bayes.inference.invariance import examined
@@ -130,9 +130,7 @@ def fit(
                 outcome, problem, refine, seed, budget=budget, checkpoint=last, progress=progress
             )
             settings["refine"] = refine
-        outcome = dataclasses.replace(
-            outcome, draws=examined(problem, outcome.draws, key_words(seed))
-        )
+        outcome = _examined(problem, outcome, seed)
         record = MethodRecord(
             chosen.name,
             settings,
@@ -149,6 +147,22 @@ def fit(
     if not posterior.diagnostics.ok:
         warnings.warn(posterior.diagnostics.verdict, ConvergenceWarning, stacklevel=2)
     return posterior
+
+
+def _examined(problem: Problem, outcome: Outcome, seed: int) -> Outcome:
+    """The outcome with draws of an approximation moved to see whether they stay as they are.
+
+    Where Ctrl-C ends that, the draws are kept, and are not called ok.
+    """
+    try:
+        draws = examined(problem, outcome.draws, key_words(seed))
+        return dataclasses.replace(outcome, draws=draws)
+    except KeyboardInterrupt:
+        why = "it was stopped before its draws were moved to see whether they stay as they are"
+        draws = dataclasses.replace(
+            outcome.draws, info={**outcome.draws.info, "not_converged": why}
+        )
+        return dataclasses.replace(outcome, draws=draws, interrupted="keyboard")
 
 
 def run_identity(problem: Problem, method: Method, seed: int) -> dict[str, Any]:

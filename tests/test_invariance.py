@@ -1,12 +1,14 @@
 """Moves that leave the posterior as it is: its draws stay, those of something else drift."""
 
 import dataclasses
+import importlib
 
 import jax.numpy as jnp
 import numpy as np
 import numpyro
 import numpyro.distributions as dist
 import pytest
+from models_for_tests import normal_mean
 
 import bayes
 from bayes.compilation import computing
@@ -169,3 +171,15 @@ def test_positions_without_density_stay_finite(target):
         found, rate = moved(problem, huge, x, np.random.default_rng(1))
     np.testing.assert_array_equal(found, x)
     assert rate == 0.0
+
+
+def test_ctrl_c_while_draws_are_moved_keeps_them(monkeypatch):
+    def stopped(*args):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(importlib.import_module("bayes.fit"), "examined", stopped)
+    with pytest.warns(bayes.ConvergenceWarning, match="before its draws were moved"):
+        post = bayes.fit(normal_mean, {"n": 5, "y": np.arange(5.0)}, "laplace", seed=0)
+    assert post.diagnostics.interrupted == "keyboard"
+    assert not post.diagnostics["objective"].passed
+    assert post.data["posterior"].sizes["draw"] == 4000
