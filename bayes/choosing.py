@@ -14,7 +14,7 @@ from bayes.method import Method, method_by_name, methods
 from bayes.model import Model, as_model
 from bayes.precision import double_precision
 from bayes.problem import Problem
-from bayes.steps import flatten
+from bayes.steps import flatten, following
 from bayes.subsampling import subsampled_plates
 
 __all__ = ["as_method", "bound_for", "choose_for", "nuts_seconds"]
@@ -98,12 +98,7 @@ def nuts_seconds(problem: Problem) -> float:
             gradient = jax.value_and_grad(problem.program.log_density)
             closed = jax.make_jaxpr(gradient)(position, problem.arrays)
         steps, inputs, _, _ = flatten(closed.jaxpr, closed.consts)
-        moving, numbers = {inputs[0]}, 0.0
-        for step in steps:
-            if any(not hasattr(v, "val") and v in moving for v in step.inputs):
-                moving.update(step.outputs)
-                numbers += _numbers(step.equation)
-        return numbers
+        return sum(_numbers(step.equation) for step in following(steps, inputs[:1]))
 
     numbers = problem.program.once("numbers of a gradient", count)
     growth = (problem.size / 10.0) ** 0.25

@@ -13,7 +13,7 @@ from jax import lax
 from jax.extend.core import Jaxpr, Literal
 from jaxtyping import Array
 
-__all__ = ["Step", "evaluate", "flatten", "used"]
+__all__ = ["Step", "evaluate", "flatten", "following", "used"]
 
 _CALLS = ("jit", "pjit", "closed_call")
 
@@ -79,6 +79,16 @@ def used(steps: list[Step], outputs: Iterable[Any]) -> list[Step]:
             kept.append(step)
             wanted.update(v for v in step.inputs if not isinstance(v, Literal))
     return kept[::-1]
+
+
+def following(steps: list[Step], inputs: Iterable[int]) -> list[Step]:
+    """The steps that depend on some inputs."""
+    moving, found = set(inputs), []
+    for step in steps:
+        if any(not isinstance(v, Literal) and v in moving for v in step.inputs):
+            moving.update(step.outputs)
+            found.append(step)
+    return found
 
 
 def evaluate(steps: list[Step], known: dict[Any, Any]) -> None:

@@ -16,7 +16,7 @@ from numpyro.infer import init_to_value
 
 import bayes
 from bayes.compilation import computing
-from bayes.inference import pacing as running
+from bayes.inference import pacing, threads
 
 AXES = {"chain_axis": 0, "draw_axis": 1}
 Z = 4.5
@@ -111,7 +111,7 @@ def test_same_seed_same_bits_whatever_the_threads(monkeypatch):
     method = bayes.NUTS(chains=3, warmup=100, draws=60, target_accept=0.8)
     run = {}
     for cores in (1, 8):
-        monkeypatch.setattr(running.os, "cpu_count", lambda cores=cores: cores)
+        monkeypatch.setattr(threads.os, "cpu_count", lambda cores=cores: cores)
         with pytest.warns(bayes.ConvergenceWarning):
             run[cores] = bayes.fit(schools, SCHOOLS_DATA, method, seed=5)
     np.testing.assert_array_equal(run[1].draws("theta"), run[8].draws("theta"))
@@ -281,7 +281,7 @@ def test_draws_do_not_depend_on_blocks_where_transitions_diverge(monkeypatch):
     """Centred schools diverge: when that is noticed must not depend on the clock."""
     found = []
     for seconds in (0.5, 0.01, 0.002):
-        monkeypatch.setattr(running, "BLOCK_SECONDS", seconds)
+        monkeypatch.setattr(pacing, "BLOCK_SECONDS", seconds)
         with pytest.warns(bayes.ConvergenceWarning):
             post = bayes.fit(schools, SCHOOLS_DATA, bayes.NUTS(max_draws=400), seed=5)
         assert post.method.info["target_accept"] > 0.9

@@ -9,8 +9,7 @@ the inverse Hessian follows Gilbert and Lemaréchal (1989), as in Pathfinder (Zh
 from __future__ import annotations
 
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
-from functools import cache
+from concurrent.futures import Future
 from typing import Any, NamedTuple
 
 import jax
@@ -19,6 +18,7 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Float
 
+from bayes.inference.threads import side_by_side
 from bayes.precision import double_precision
 from bayes.problem import Problem
 
@@ -142,14 +142,7 @@ def climb(
         x, f, g, a = (v[:kept] for v in rows)
         return Path(x, -f, -g, a, int(status) == _CONVERGED, int(evaluations))
 
-    return list(_workers().map(one, range(len(starts))))
-
-
-@cache
-def _workers() -> ThreadPoolExecutor:
-    import os
-
-    return ThreadPoolExecutor(os.cpu_count() or 1, "bayes-climb")
+    return side_by_side(one, range(len(starts)))
 
 
 def _path_function(density: Callable, d: int, most: int) -> Callable:

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import functools
 import math
-import os
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from typing import Any
 
 import jax
 import numpy as np
 from jaxtyping import Float
 
+from bayes.inference.threads import side_by_side
 from bayes.precision import double_precision
 from bayes.problem import Problem
-from bayes.steps import flatten
+from bayes.steps import flatten, following
 
 __all__ = [
     "compile_densities",
@@ -32,11 +31,6 @@ _NUMBERS = 2 * 10**6
 """Numbers that the largest intermediate of a batch may have: 16 MB, of which there are some."""
 
 
-@functools.cache
-def _workers(count: int) -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(count, "bayes-density")
-
-
 def largest_intermediate(problem: Problem) -> int:
     """Numbers in the largest array that follows from a position, not from the data alone."""
 
@@ -45,13 +39,9 @@ def largest_intermediate(problem: Problem) -> int:
         with double_precision():
             closed = jax.make_jaxpr(problem.program.log_density)(position, problem.arrays)
         steps, inputs, _, _ = flatten(closed.jaxpr, closed.consts)
-        moving, largest = {inputs[0]}, problem.size
-        for step in steps:
-            if any(not hasattr(v, "val") and v in moving for v in step.inputs):
-                moving.update(step.outputs)
-                shapes = (v.aval.shape for v in step.equation.outvars)
-                largest = max(largest, *(math.prod(shape) for shape in shapes))
-        return largest
+        late = following(steps, inputs[:1])
+        made = (math.prod(v.aval.shape) for step in late for v in step.equation.outvars)
+        return max(problem.size, *made)
 
     return problem.program.once("largest intermediate", find)
 
@@ -176,6 +166,5 @@ def _in_batches(run: Callable, size: int, *rows: np.ndarray) -> Any:
             return jax.tree.map(np.asarray, run(*(v[begin : begin + size] for v in padded)))
 
     begins = range(0, whole, size)
-    several = len(begins) > 1
-    found = list((_workers(os.cpu_count() or 1).map if several else map)(part, begins))
+    found = side_by_side(part, begins) if len(begins) > 1 else [part(0)]
     return jax.tree.map(lambda *v: np.concatenate(v)[:count], *found)

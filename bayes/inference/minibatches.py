@@ -25,7 +25,7 @@ from bayes.density import Split, split_by_dependence
 from bayes.precision import double_precision
 from bayes.problem import Problem
 from bayes.program import Program
-from bayes.subsampling import Whole, subsampled
+from bayes.subsampling import subsampled, subsampled_plates
 
 __all__ = ["minibatch_gradient", "minibatch_log_density", "plates_of", "prepared_of"]
 
@@ -49,8 +49,7 @@ class _Given(Messenger):
 
 def plates_of(problem: Problem) -> Plates:
     """Name, size and subsample size of the plates that take a subsample."""
-    fn = problem.model.fn
-    found = fn.plates if isinstance(fn, Whole) else {}
+    found = subsampled_plates(problem.model.fn)
     return tuple((name, size, part) for name, (size, part) in sorted(found.items()))
 
 

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
-import os
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
+
+from bayes.inference.threads import side_by_side
 
 __all__ = ["Pace", "block_size"]
 
@@ -21,11 +20,6 @@ _FIRST_BLOCK, _LARGEST_BLOCK = 5, 500
 def block_size(numbers: int, most_numbers: int) -> int:
     """Most iterations of a block, where each gives so many numbers: memory is bounded."""
     return max(1, min(_LARGEST_BLOCK, most_numbers // max(numbers, 1)))
-
-
-@functools.cache
-def _workers(count: int) -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(count, "bayes-chain")
 
 
 @dataclasses.dataclass
@@ -42,6 +36,6 @@ class Pace:
     def run(self, chain: Callable[[int], Any], chains: int, count: int) -> list[Any]:
         """Run a block of so many iterations of every chain, each chain in a thread."""
         begin = time.perf_counter()
-        found = list(_workers(os.cpu_count() or 1).map(chain, range(chains)))
+        found = side_by_side(chain, range(chains))
         self.seconds = max((time.perf_counter() - begin) / count, 1e-9)
         return found
