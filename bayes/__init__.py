@@ -22,6 +22,7 @@ from bayes.errors import (
 )
 
 if TYPE_CHECKING:
+    from bayes import distributions
     from bayes.calibration.result import Calibration
     from bayes.calibration.sbc import sbc
     from bayes.criticism import compare
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from bayes.inference.batch_and_match import BatchAndMatch
     from bayes.inference.dadvi import DADVI
     from bayes.inference.hmc import HMC
+    from bayes.inference.kronecker_sbl import KroneckerSBL
     from bayes.inference.laplace import Laplace
     from bayes.inference.numpyro_kernel import NumPyroKernel
     from bayes.inference.nuts import NUTS
@@ -64,6 +66,7 @@ __all__ = [
     "Diagnostics",
     "FileError",
     "InitError",
+    "KroneckerSBL",
     "Laplace",
     "Method",
     "Model",
@@ -77,6 +80,7 @@ __all__ = [
     "ShapeError",
     "UnsupportedModelError",
     "compare",
+    "distributions",
     "fit",
     "gallery",
     "geweke",
@@ -94,6 +98,7 @@ _HOMES = {
     "DADVI": "bayes.inference.dadvi",
     "VI": "bayes.inference.variational",
     "BatchAndMatch": "bayes.inference.batch_and_match",
+    "KroneckerSBL": "bayes.inference.kronecker_sbl",
     "Laplace": "bayes.inference.laplace",
     "Pathfinder": "bayes.inference.pathfinder",
     "Calibration": "bayes.calibration.result",
@@ -115,6 +120,8 @@ _HOMES = {
 
 
 def __getattr__(name: str) -> Any:
+    if name == "distributions":
+        return importlib.import_module("bayes.distributions")
     if name not in _HOMES:
         raise AttributeError(f"module 'bayes' has no attribute '{name}'")
     value = getattr(importlib.import_module(_HOMES[name]), name)

@@ -75,8 +75,12 @@ def draws_tree(problem: Problem, draws: Draws) -> xr.DataTree:
         "auxiliary": site_dataset(problem, extra) if extra else None,
         "approximation": _approximation(problem, draws),
         "importance": _importance(draws),
+        "moments": _moments(problem, draws),
     }
-    return xr.DataTree.from_dict({k: v for k, v in groups.items() if v is not None})
+    tree = xr.DataTree.from_dict({k: v for k, v in groups.items() if v is not None})
+    if draws.info.get("independent") or draws.info.get("type_ii"):
+        tree["posterior"].attrs["independent"] = True
+    return tree
 
 
 def judge(problem: Problem, draws: Draws, interrupted: str | None, non_finite: int) -> Diagnostics:
@@ -91,7 +95,7 @@ def judge(problem: Problem, draws: Draws, interrupted: str | None, non_finite: i
     sites, stats = _own(problem, draws), _flat_stats(draws)
     if draws.log_q is not None:
         stats["log_q"] = draws.log_q
-    if info.get("independent"):
+    if info.get("independent") or info.get("type_ii"):
         return judge_draws(sites, stats, info, interrupted=interrupted)
     found = assess(sites, stats.get("lp"), info["sampled"])
     verdict = judge_draws(sites, stats, info, interrupted=interrupted, found=found)
@@ -149,6 +153,16 @@ def _importance(draws: Draws) -> xr.Dataset | None:
     return xr.Dataset({k: ("candidate", v) for k, v in draws.candidates.items()})
 
 
+def _moments(problem: Problem, draws: Draws) -> xr.Dataset | None:
+    """Means and standard deviations that are known without the draws."""
+    if draws.moments is None:
+        return None
+    values = {n: np.stack([m.mean, m.sd]) for n, m in draws.moments.items()}
+    found = site_dataset(problem, values, lead=("moment",))
+    found.attrs["exact"] = not draws.info.get("masked", False)
+    return found.assign_coords(moment=["mean", "sd"])
+
+
 def _run_notes(info: Mapping[str, Any], draws: int) -> list[str]:
     """What became of chains that sat where there is no mass, and whether draws are lacking."""
     fates = {"restarts": "started afresh", "copies": "was put where another chain was"}
@@ -161,6 +175,8 @@ def _run_notes(info: Mapping[str, Any], draws: int) -> list[str]:
             )
     wanted = int(info.get("wanted_draws", 0))
     if wanted > draws:
+        if info.get("type_ii"):
+            return [*notes, f"{draws} draws of {wanted} are kept, as more would take over 1 GiB"]
         notes.append(
             f"{draws} draws a chain are fewer than target_ess and R-hat ask for (at least "
             f"{wanted}): max_draws was reached"

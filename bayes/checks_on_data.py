@@ -77,9 +77,11 @@ def check_observed(traces: Sequence[Trace], data: Data, sources: Sources) -> lis
         _check_category(name, fn, [a for a in made_of if a in data.levels])
         kind = type(base_distribution(fn)).__name__
         if np.iscomplexobj(value):
+            how = "observe real and imaginary part each"
+            if "Kronecker" in kind:
+                how = "observe bayes.distributions.as_pairs of it with ComplexKroneckerLinear"
             raise DataError(
-                f"observed site '{name}': {what} is complex, {kind} is of real numbers; observe "
-                "real and imaginary part each"
+                f"observed site '{name}': {what} is complex, {kind} is of real numbers; {how}"
             )
         if value.dtype.kind in "iub" and not discrete and made_of:
             notes.append(f"{what} holds integers; site '{name}' uses them as real numbers")

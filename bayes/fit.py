@@ -112,7 +112,7 @@ def fit(
             suited = bound_for(chosen, model, dims, coords, reparam)
             if suited.reparam != bound.reparam or not chosen.marginal:
                 problem = suited.bind(data, marginal=chosen.marginal)
-            if refine is not None and chosen.exact:
+            if refine is not None and (chosen.exact or not chosen.refinable):
                 refine, reason = None, f"{reason}; there is nothing to refine"
         check_refinement(refine, chosen)
         chosen.check(problem)

@@ -11,7 +11,7 @@ import importlib.util
 import os
 import pkgutil
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 from jaxtyping import Array
@@ -25,6 +25,7 @@ __all__ = [
     "Chunk",
     "Draws",
     "Method",
+    "Moments",
     "Progress",
     "count_non_finite",
     "fitting_methods",
@@ -53,6 +54,19 @@ class Progress:
     text: str = ""
 
 
+class Moments(NamedTuple):
+    """Mean and standard deviation of a site, of its shape.
+
+    Parameters
+    ----------
+    mean, sd : array
+        Both real; complex numbers are pairs on a trailing axis.
+    """
+
+    mean: np.ndarray
+    sd: np.ndarray
+
+
 @dataclasses.dataclass(frozen=True)
 class Draws:
     """Draws of a posterior on the constrained space.
@@ -77,6 +91,8 @@ class Draws:
         The approximation as a normal distribution on the unconstrained space, or the nearest one.
     candidates : dict of array, optional
         Where the draws were resampled: ``lp`` and ``log_q`` of those that they were chosen from.
+    moments : dict of Moments, optional
+        By site, where a method knows them without the draws.
     """
 
     values: dict[str, np.ndarray] | dict[str, StoredDraws]
@@ -88,6 +104,7 @@ class Draws:
     non_finite: int | None = None
     normal: Normal | None = None
     candidates: dict[str, np.ndarray] | None = None
+    moments: dict[str, Moments] | None = None
 
     def __post_init__(self) -> None:
         lengths: dict[int, str] = {}
@@ -134,6 +151,8 @@ class Method(abc.ABC):
     """What ``fit`` takes for ``reparam`` where neither it nor the model is told."""
     structured: ClassVar[bool] = False
     """Whether it solves models of a structure of its own, and is the first choice for them."""
+    refinable: ClassVar[bool] = True
+    """Whether ``refine`` can correct its draws: whether they have a log density."""
 
     @abc.abstractmethod
     def check(self, problem: Problem) -> None:
@@ -157,6 +176,23 @@ class Method(abc.ABC):
 
     def progress(self, problem: Problem, state: Any) -> Progress | None:
         """How far the run is, for the progress line; None where it cannot be told."""
+        return None
+
+    @classmethod
+    def structure(
+        cls, problem: Problem, sites: Mapping[str, np.ndarray], info: Mapping[str, Any]
+    ) -> Any:
+        """What the method knows of a posterior beyond its draws; None where that is nothing.
+
+        Parameters
+        ----------
+        problem : Problem
+            Model and data.
+        sites : mapping of array
+            Draws by site, of shape (chain, draw, ...).
+        info : mapping
+            What the run found out.
+        """
         return None
 
     def settings(self) -> dict[str, Any]:

@@ -93,7 +93,7 @@ def _valid(fn: Any, label: str, constraint: Any) -> bool | None:
     if is_derived(fn, label):
         return None
     value = parameter(fn, label)
-    if value is None or (not hasattr(value, "dtype") and not isinstance(value, (int, float))):
+    if not isinstance(value, (int, float, tuple)) and not hasattr(value, "dtype"):
         return None
     try:
         with jax.numpy_rank_promotion("allow"):
@@ -104,6 +104,10 @@ def _valid(fn: Any, label: str, constraint: Any) -> bool | None:
 
 def _shown(value: Any, constraint: Any) -> str:
     """A few of the invalid values."""
+    if isinstance(value, tuple):  # of arrays, which are valid one by one
+        value = next(part for part in value if not np.all(np.asarray(constraint((part,)))))
+        bad = [v for v in np.ravel(value) if not np.all(np.asarray(constraint((v,))))]
+        return ", ".join(f"{v:.4g}" for v in bad[:3])
     value = np.asarray(value)
     with jax.numpy_rank_promotion("allow"):
         verdict = np.asarray(constraint(value))

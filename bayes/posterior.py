@@ -12,7 +12,7 @@ from bayes.diagnostics.checks import Diagnostics
 from bayes.diagnostics.elements import draws_in_words
 from bayes.errors import ModelError, SettingsError
 from bayes.groups import log_probabilities, prior_groups
-from bayes.method import Draws
+from bayes.method import Draws, methods
 from bayes.predict import posterior_predictive, predict
 from bayes.problem import Problem
 from bayes.seeds import require_seed
@@ -57,6 +57,7 @@ class Posterior:
         self.method = method
         self.diagnostics = diagnostics
         self._problem = problem
+        self._structure: Any = None
         self.stored: Any = None  # what its file says of model and data, where it has one
 
     @classmethod
@@ -136,6 +137,70 @@ class Posterior:
             f"no site '{site}' in the posterior; it has "
             f"{', '.join(map(str, self.data['posterior'].data_vars))}"
         )
+
+    @property
+    def structure(self) -> Any:
+        """What a structured method knows of the posterior in closed form; None of other methods.
+
+        Of ``"kronecker_sbl"`` a :class:`bayes.inference.kronecker.posterior.KroneckerPosterior`:
+        ``mean``, ``sd``, ``relevances``, ``noise``, ``support()``, ``linear()``, ``predict()``,
+        ``draws()``, ``log_evidence`` and ``trace``.
+        """
+        if self._structure is None:
+            cls = methods().get(self.method.name)
+            if cls is not None:
+                sites = {str(n): v.values for n, v in self.data["posterior"].data_vars.items()}
+                with computing():
+                    self._structure = cls.structure(self.problem, sites, self.method.info)
+        return self._structure
+
+    def moments(self, site: str) -> xr.Dataset:
+        """Mean and standard deviation of a site.
+
+        Parameters
+        ----------
+        site : str
+            A latent or deterministic site.
+
+        Returns
+        -------
+        xarray.Dataset
+            ``mean`` and ``sd`` of the site's dims; its attribute ``exact`` tells whether they are
+            known, or come from the draws.
+        """
+        from bayes.moments import moments
+
+        return moments(self, site)
+
+    def linear(self, *maps: Any, site: str | None = None) -> xr.Dataset:
+        """Mean and standard deviation of (C_1 x ... x C_I) x, for a site x with I axes.
+
+        Parameters
+        ----------
+        *maps : array of shape (k_i, n_i)
+            The C_i, one an axis: a reconstruction, a contrast, a sum.
+        site : str, optional
+            The site; by default that of Kronecker coefficients, or the only one with I axes.
+
+        Returns
+        -------
+        xarray.Dataset
+            ``mean`` and ``sd``, of dims (..., <site>_map_0, ...); its attribute ``exact`` tells
+            whether they are in closed form, or come from the draws. Sites of complex pairs are
+            mapped as complex numbers.
+
+        Raises
+        ------
+        ShapeError
+            Where the maps do not fit the site.
+
+        Examples
+        --------
+        >>> post.linear(basis_rows, basis_columns, basis_bands)["mean"]
+        """
+        from bayes.moments import linear
+
+        return linear(self, maps, site)
 
     def summary(self, **options: Any) -> pd.DataFrame:
         """Table of means, spreads, intervals, R-hat, effective sample sizes and Monte Carlo errors.

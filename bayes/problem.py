@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any
 
@@ -71,6 +71,7 @@ class Problem:
         self.marginal = marginal
         self.notes = list(data.notes)
         self._prepared: list[Array] | None = None
+        self._found: dict[Hashable, Any] = {}
         with double_precision():
             self._read(model.fn, need_observed)
 
@@ -167,6 +168,12 @@ class Problem:
             self.notes.append(f"missing values in {', '.join(missing)} are masked by the program")
 
     # ------------------------------------------------------------------ numbers
+
+    def once(self, key: Hashable, build: Callable[[], Any]) -> Any:
+        """Find out once what follows from model and data, and keep it."""
+        if key not in self._found:
+            self._found[key] = build()
+        return self._found[key]
 
     @property
     def arrays(self) -> dict[str, Any]:

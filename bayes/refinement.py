@@ -42,6 +42,10 @@ def check_refinement(refine: Any, method: Method) -> None:
         raise SettingsError(
             f"refine corrects approximations; {method.name} draws from the posterior itself"
         )
+    if not method.refinable:
+        raise SettingsError(
+            f"refine needs draws with their log density, which those of {method.name} do not have"
+        )
 
 
 def refine_outcome(

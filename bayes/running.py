@@ -12,7 +12,7 @@ from numpyro import handlers
 from numpyro.infer.initialization import init_to_sample
 
 from bayes.data import Data
-from bayes.errors import DataError, ModelError, ShapeError
+from bayes.errors import BayesError, DataError, ModelError, ShapeError
 
 __all__ = ["StrictTrace", "explain", "run_program"]
 
@@ -42,6 +42,8 @@ def run_program(fn: Callable, data: Data, seed: int) -> dict[str, Any]:
         # Parameters are checked afterwards, where the site's name is known.
         with numpyro.validation_enabled(False), jax.numpy_rank_promotion("allow"):
             return StrictTrace(drawn).get_trace(**data.arguments)
+    except BayesError:
+        raise
     except Exception as error:
         raise explain(error, data) from error
 

@@ -21,6 +21,8 @@ _ADVICE = {
     "Circular": "angles in radians between -pi and pi",
     "Real": "finite numbers",
     "Positive": "greater than 0",
+    "Each": "at least 0",
+    "EachPositive": "greater than 0",
     "Nonnegative": "at least 0",
     "IntegerNonnegative": "whole numbers of at least 0",
     "UnitInterval": "between 0 and 1",

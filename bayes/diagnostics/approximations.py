@@ -14,7 +14,14 @@ from bayes.diagnostics.importance import Ratios, importance_ratios, nearly_equal
 from bayes.diagnostics.verdict import Check, Diagnostics
 from bayes.stored_draws import StoredDraws
 
-__all__ = ["data_checks", "finite_check", "judge_independent", "khat_check", "ratios_of"]
+__all__ = [
+    "converged_check",
+    "data_checks",
+    "finite_check",
+    "judge_independent",
+    "khat_check",
+    "ratios_of",
+]
 
 KHAT, _FEWEST_RATIOS = 0.7, 100
 """Yao et al. (2018): below 0.7 the draws can be mended by weights, and means can be trusted."""
@@ -57,7 +64,7 @@ def judge_independent(
     -------
     Diagnostics
     """
-    checks = [finite_check(info), _converged(info)]
+    checks = [finite_check(info), converged_check(info)]
     known = info.get("importance")
     if known is not None:
         checks.append(khat_check(float(known["khat"]), equal=bool(known.get("nearly_equal"))))
@@ -126,7 +133,8 @@ def data_checks(info: Mapping[str, Any]) -> list[Check]:
     return [Check("data", 0.0, 0.0, False, text)]
 
 
-def _converged(info: Mapping[str, Any]) -> Check:
+def converged_check(info: Mapping[str, Any]) -> Check:
+    """Whether a method has nothing against its own result."""
     why = str(info.get("not_converged", ""))
     return Check("objective", float(bool(why)), 0.0, not why, why)
 

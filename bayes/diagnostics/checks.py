@@ -19,6 +19,7 @@ from bayes.diagnostics.convergence import APART, Convergence, telling_place
 from bayes.diagnostics.elements import element_draws
 from bayes.diagnostics.separation import check_agreement, find_separation
 from bayes.diagnostics.tails import tail_index
+from bayes.diagnostics.type_ii import judge_type_ii
 from bayes.diagnostics.verdict import Check, Diagnostics
 from bayes.stored_draws import StoredDraws
 
@@ -79,7 +80,8 @@ def judge_draws(
         approximation on the same space; what the sampler says.
     info : mapping
         What the method found out: copies, starts, non_finite, frozen; ``sampled``, names of the
-        sampled sites; ``independent``, whether the draws are those of an approximation.
+        sampled sites; ``independent``, whether the draws are those of an approximation;
+        ``type_ii``, whether they are given variances that were estimated.
     interrupted : str, optional
         Why the run was stopped early.
     centred : tuple of str
@@ -91,6 +93,8 @@ def judge_draws(
     -------
     Diagnostics
     """
+    if info.get("type_ii"):
+        return judge_type_ii(info, interrupted=interrupted)
     if info.get("independent"):
         return judge_independent(sites, stats, info, interrupted=interrupted)
     chains = next(iter(sites.values())).shape[0]

@@ -46,6 +46,8 @@ def summary_kind(tree: xr.DataTree) -> str:
     Those of an approximation are independent: R-hat and effective sample sizes are of it, whatever
     the posterior is.
     """
+    if tree["posterior"].attrs.get("independent"):
+        return "stats"
     stats = tree.children.get("sample_stats")
     return "stats" if stats is not None and "log_q" in stats.data_vars else "all"
 

@@ -72,6 +72,26 @@ _CHECKS = {
         "at most",
         "Whether the method has found the best approximation of its family.",
     ),
+    "evidence_kept": (
+        "Share of the evidence that priors left",
+        "at least",
+        "Priors that draw variances to zero may switch off what the observations show.",
+    ),
+    "noise_share": (
+        "Noise as a share of the observations' power",
+        "above",
+        "Noise that goes to zero lets the coefficients interpolate the observations.",
+    ),
+    "type_ii": (
+        "Widening left out by type II",
+        "at most",
+        "By how much intervals would be wider if variances were not taken for known.",
+    ),
+    "observations_per_variance": (
+        "Observations for each variance",
+        "at least",
+        "With few, the wrong coefficients may be taken for zero.",
+    ),
     "importance_ess": (
         "Effective draws under importance weights",
         "at least",

@@ -109,7 +109,9 @@ def elements_of(case: Case) -> Elements:
 
 
 def is_markov(case: Case) -> bool:
-    """Whether the draws are of Markov chains: those of an approximation come with log_q."""
+    """Whether the draws are of Markov chains: those of an approximation are independent."""
+    if case.tree["posterior"].attrs.get("independent"):
+        return False
     return statistic(case, "log_q") is None
 
 

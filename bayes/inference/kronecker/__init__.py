@@ -1,0 +1,1 @@
+"""Linear models whose dictionary and whose prior variances are Kronecker products."""

@@ -1,0 +1,182 @@
+"""From variances and draws of coefficients to the draws of a program's sites."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from bayes.distributions.pairs import as_pairs
+from bayes.inference.kronecker.posterior import KroneckerPosterior
+from bayes.inference.kronecker.recognition import Recognised, recognise
+from bayes.inference.kronecker.sparse_model import SparseModel
+from bayes.method import Draws, Moments
+from bayes.problem import Problem
+
+__all__ = [
+    "assembled",
+    "kept_draws",
+    "known_posterior",
+    "null_evidence",
+    "observed_share",
+    "site_values",
+    "with_derived",
+]
+
+_BYTES = 2**30
+_FEWEST = 2
+
+
+def kept_draws(wanted: int, found: Recognised) -> int:
+    """So many draws of the coefficients, or as many as fit in a GiB."""
+    snapshots = int(np.prod(found.batch))
+    size = 8 * snapshots * int(np.prod(found.sizes)) * (2 if found.pairs else 1)
+    return max(_FEWEST, min(wanted, _BYTES // size))
+
+
+def site_values(
+    problem: Problem,
+    found: Recognised,
+    parameters: list[np.ndarray],
+    variance: np.ndarray,
+    draws: np.ndarray,
+) -> dict[str, np.ndarray]:
+    """Values of all sites that the posterior reports, of shape (chain, draw, ...).
+
+    Parameters
+    ----------
+    problem : Problem
+        The program.
+    found : Recognised
+        What its sites are.
+    parameters : list of array of shape (chain, draw, k_i)
+        What the prior variances along each axis are made of.
+    variance : array of shape (chain, draw)
+        Of the noise.
+    draws : array of shape (chain, draw, L, n_1, ..., n_I)
+        Coefficients.
+
+    Returns
+    -------
+    dict
+        Arrays by site.
+    """
+    values: dict[str, np.ndarray] = {}
+    for site, axis, t in zip(found.scales, found.model.axes, parameters, strict=True):
+        if site is not None and axis.prior is not None:
+            values[site] = t ** (1.0 / axis.prior.power)
+    if found.noise is not None and found.model.noise.prior is not None:
+        values[found.noise] = variance ** (1.0 / found.model.noise.prior.power)
+    return with_derived(problem, found, values, draws)
+
+
+def with_derived(
+    problem: Problem, found: Recognised, values: Mapping[str, np.ndarray], draws: np.ndarray
+) -> dict[str, np.ndarray]:
+    """The same with coefficients, and with deterministic sites.
+
+    Parameters
+    ----------
+    problem : Problem
+        The program.
+    found : Recognised
+        What its sites are.
+    values : mapping of array
+        Sites of the variances and the noise, of shape (chain, draw, ...).
+    draws : array of shape (chain, draw, L, n_1, ..., n_I)
+        Coefficients.
+
+    Returns
+    -------
+    dict
+        Arrays by site.
+    """
+    values = dict(values)
+    x = draws.reshape(*draws.shape[:2], *found.batch, *draws.shape[3:])
+    values[found.coefficients] = np.asarray(as_pairs(x)) if found.pairs else x
+    if any(s.kind == "deterministic" for s in problem.sites.values()):
+        everything = problem.constrain(problem.unconstrain(values))
+        values = {**everything, **values}
+    return {name: values[name] for name in problem.parameters if name in values}
+
+
+def assembled(
+    problem: Problem,
+    found: Recognised,
+    parameters: list[np.ndarray],
+    variance: float,
+    draws: np.ndarray,
+    info: dict[str, Any],
+) -> Draws:
+    """Draws at one set of variances, which takes no memory for each draw."""
+    count = len(draws)
+    repeated = [np.broadcast_to(t, (1, count, len(t))) for t in parameters]
+    noise = np.broadcast_to(np.asarray(variance), (1, count))
+    values = site_values(problem, found, repeated, noise, draws[None])
+    known = KroneckerPosterior(
+        found, found.model.pruned(parameters, info["prune"]), variance, 0.0, np.zeros(0)
+    )
+    mean = known.mean
+    sd = np.broadcast_to(known.sd, mean.shape)
+    if found.pairs:  # each part has half of the variance
+        mean, sd = np.asarray(as_pairs(mean)), np.sqrt(0.5) * np.stack([sd, sd], axis=-1)
+    moments = {found.coefficients: Moments(mean, np.broadcast_to(sd, mean.shape))}
+    return Draws(values, {}, chains=1, info=info, moments=moments)
+
+
+def known_posterior(
+    problem: Problem, sites: Mapping[str, np.ndarray], info: Mapping[str, Any]
+) -> KroneckerPosterior | None:
+    """The posterior given the variances that a type-II fit found.
+
+    Parameters
+    ----------
+    problem : Problem
+        Program and data.
+    sites : mapping of array
+        Draws, of which those of variances and noise are all the same.
+    info : mapping
+        Of the fit.
+
+    Returns
+    -------
+    KroneckerPosterior or None
+        None where variances were sampled.
+    """
+    if not info.get("type_ii"):
+        return None
+    found = recognise(problem)
+    parameters = []
+    for site, axis in zip(found.scales, found.model.axes, strict=True):
+        if site is None or axis.prior is None:
+            parameters.append(axis.given)
+        else:
+            parameters.append(np.asarray(sites[site][0, 0]) ** axis.prior.power)
+    prior, given = found.model.noise.prior, found.model.noise.given
+    if found.noise is not None and prior is not None:
+        given = float(sites[found.noise][0, 0]) ** prior.power
+    assert given is not None
+    relevances = found.model.pruned(parameters, float(info["prune"]))
+    trace = np.asarray(info["objective"])
+    return KroneckerPosterior(found, relevances, given, float(info["log_evidence"]), trace)
+
+
+def observed_share(found: Recognised) -> float | None:
+    """Numbers observed for each variance that is learned; None where none is."""
+    model = found.model
+    learned = sum(axis.length for axis in model.axes if axis.prior is not None)
+    learned += model.noise.prior is not None
+    if not learned:
+        return None
+    observed = model.observations.size if found.mask is None else int(found.mask.sum())
+    return observed * (2 if found.pairs else 1) / learned
+
+
+def null_evidence(model: SparseModel) -> float:
+    """Log density of the observations if all coefficients were zero."""
+    observations, given = model.observations, model.noise.given
+    variance = observations.power if given is None else given
+    weight, tau = (1.0, np.pi) if observations.is_complex else (0.5, 2.0 * np.pi)
+    each = np.log(tau * variance) + observations.power / variance
+    return float(-weight * observations.size * each)
