@@ -15,7 +15,8 @@ export PYRIGHT_PYTHON_IGNORE_WARNINGS := 1
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help env demo picture test test-slow lint format bench bench-nuts bench-vi lock clean force
+.PHONY: help env demo picture tutorials test test-slow lint format bench bench-nuts bench-vi \
+	bench-kronecker lock clean force
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*##  */\1|/p' $(MAKEFILE_LIST) | while IFS='|' read -r target text; do \
@@ -61,6 +62,9 @@ picture: demo  ## draw the README's picture of the demo's report, with Chromium
 	chromium --headless --no-sandbox --disable-gpu --hide-scrollbars --window-size=1200,1450 \
 		--screenshot=docs/report.png "file://$(CURDIR)/results/radon.html" 2>/dev/null
 
+tutorials: $(STAMP)  ## run the tutorials; their pictures go to results/tutorials/
+	@set -e; for tutorial in tutorials/*.py; do echo "== $$tutorial"; $(PY) "$$tutorial"; done
+
 # A worker a core, four at most: each one loads and compiles for itself. Neighbours share what they
 # compiled, so each worker takes a run of tests and steals from the others' only when it is idle.
 PYTEST := $(PY) -m pytest -n auto --maxprocesses 4 --dist worksteal
@@ -90,6 +94,9 @@ bench-nuts: $(STAMP)  ## time NUTS beside other samplers: make bench-nuts ARGS="
 bench-vi: $(STAMP)  ## approximations side by side: make bench-vi DATA=folder
 	$(PY) benchmarks/vi.py $(if $(DATA),--data '$(DATA)') $(ARGS)
 
+bench-kronecker: $(STAMP)  ## Kronecker sparse Bayesian learning beside peers: make bench-kronecker ARGS=paper
+	$(PY) benchmarks/kronecker_sbl.py $(if $(ARGS),$(ARGS),all)
+
 # The one that pip uses, where pip was told of one.
 INDEX = $$(printf '%s' "$${PIP_INDEX_URL:-$$($(PY) -m pip config get global.index-url 2>/dev/null)}")
 
@@ -101,4 +108,4 @@ lock: $(STAMP)  ## write requirements.lock from pyproject.toml; ARGS=--upgrade f
 
 clean:  ## remove all that make has made, but for results/
 	rm -rf $(VENV) build dist .pytest_cache .ruff_cache
-	find bayes models tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} + 2>/dev/null || true
+	find bayes models tests benchmarks tutorials -name __pycache__ -type d -prune -exec rm -rf {} + 2>/dev/null || true

@@ -90,7 +90,7 @@ def judge(problem: Problem, draws: Draws, interrupted: str | None, non_finite: i
         "non_finite": non_finite,
         "frozen": problem.frozen,
         "sampled": list(problem.judged),
-        "notes": problem.notes + _run_notes(draws.info, draws.length),
+        "notes": problem.notes + _run_notes(draws.info, draws.length, interrupted),
     }
     sites, stats = _own(problem, draws), _flat_stats(draws)
     if draws.log_q is not None:
@@ -163,7 +163,7 @@ def _moments(problem: Problem, draws: Draws) -> xr.Dataset | None:
     return found.assign_coords(moment=["mean", "sd"])
 
 
-def _run_notes(info: Mapping[str, Any], draws: int) -> list[str]:
+def _run_notes(info: Mapping[str, Any], draws: int, interrupted: str | None) -> list[str]:
     """What became of chains that sat where there is no mass, and whether draws are lacking."""
     fates = {"restarts": "started afresh", "copies": "was put where another chain was"}
     notes = []
@@ -176,6 +176,8 @@ def _run_notes(info: Mapping[str, Any], draws: int) -> list[str]:
     wanted = int(info.get("wanted_draws", 0))
     if wanted > draws:
         if info.get("type_ii"):
+            if interrupted:  # which says why
+                return notes
             return [*notes, f"{draws} draws of {wanted} are kept, as more would take over 1 GiB"]
         notes.append(
             f"{draws} draws a chain are fewer than target_ess and R-hat ask for (at least "

@@ -188,8 +188,12 @@ def _distribution_outline(fn: Any, numbers: list[Any]) -> tuple[str, list]:
             if isinstance(d, dist.Distribution)
         ]
     for name in named:
-        parts.append((name, len(numbers)))
-        numbers.append(getattr(fn, name))
+        value = getattr(fn, name)
+        several = isinstance(value, tuple)  # the factors of a product
+        for place, number in enumerate(value if several else (value,)):
+            if number is not None:
+                parts.append((f"{name}[{place}]" if several else name, len(numbers)))
+                numbers.append(number)
     return type(fn).__name__, parts
 
 

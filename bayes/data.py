@@ -176,7 +176,7 @@ class Data:
         )
         return (
             f"column '{name}' has {what} (NaN): {rows}; drop these rows, or for an observed column "
-            "leave them out in the program with numpyro.handlers.mask"
+            "leave them out in the program with numpyro.handlers.mask (of a KroneckerLinear, mask=)"
         )
 
 

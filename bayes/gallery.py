@@ -32,6 +32,16 @@ class Entry:
         self._module = module
 
     @property
+    def module(self) -> Any:
+        """Its file as a module, for what an entry has beyond the rest: helpers, other sizes."""
+        return self._module
+
+    @property
+    def method(self) -> str:
+        """Name of the method that fits it: that of its structure, or ``"nuts"``."""
+        return getattr(self._module, "METHOD", "nuts")
+
+    @property
     def program(self) -> Callable:
         """The NumPyro program."""
         return self._module.model

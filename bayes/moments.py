@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from bayes.compilation import computing
 from bayes.errors import SettingsError, ShapeError
 
 if TYPE_CHECKING:
@@ -18,6 +19,7 @@ __all__ = ["linear", "moments"]
 
 _BYTES = 2**27
 _PAIRED = "ComplexKroneckerNormal"
+_KRONECKER = ("KroneckerNormal", _PAIRED)
 
 
 def moments(posterior: Posterior, site: str) -> xr.Dataset:
@@ -48,6 +50,9 @@ def linear(posterior: Posterior, maps: tuple[Any, ...], site: str | None) -> xr.
     name = _site_of(posterior, len(maps)) if site is None else site
     draws = posterior.draws(name).transpose("chain", "draw", ...)
     pairs = _is_paired(posterior, name)
+    axes = _axes(posterior, name)
+    if axes not in (None, len(maps)):
+        raise ShapeError(f"'{name}' has {axes} axes, got {len(maps)} maps")
     lead = draws.dims[2 : draws.ndim - len(maps) - pairs]
     if len(lead) + 2 + len(maps) + pairs > draws.ndim:
         raise ShapeError(f"'{name}' has {draws.ndim - 2 - pairs} axes, got {len(maps)} maps")
@@ -84,6 +89,21 @@ def _dataset(
     return xr.Dataset(variables, attrs={"exact": exact})
 
 
+def _axes(posterior: Posterior, site: str) -> int | None:
+    """Axes of Kronecker coefficients without those of snapshots; None of other sites."""
+    from bayes.structure import trace_program
+    from bayes.supports import base_distribution
+
+    if not posterior.has_model or site not in posterior.problem.sites:
+        return None
+    problem = posterior.problem
+    if problem.sites[site].distribution not in _KRONECKER:
+        return None
+    with computing():
+        fn = trace_program(problem.model.fn, problem.data, 0)[site]["fn"]
+    return base_distribution(fn).event_dim - _is_paired(posterior, site)
+
+
 def _is_paired(posterior: Posterior, site: str) -> bool:
     if not posterior.has_model or site not in posterior.problem.sites:
         return False
@@ -95,8 +115,8 @@ def _site_of(posterior: Posterior, axes: int) -> str:
     sites = posterior.data["posterior"].data_vars
     named = []
     if posterior.has_model:
-        kinds = ("KroneckerNormal", _PAIRED)
-        named = [n for n, s in posterior.problem.sites.items() if s.distribution in kinds]
+        sites_of = posterior.problem.sites
+        named = [n for n, s in sites_of.items() if s.distribution in _KRONECKER]
     fitting = named or [str(n) for n, v in sites.items() if v.ndim - 2 == axes]
     if len(fitting) != 1:
         raise SettingsError(

@@ -4,6 +4,7 @@ import functools
 
 import numpy as np
 import pytest
+from kronecker_for_tests import Dense, numbers
 
 from bayes.errors import ConvergenceWarning, DataError, SettingsError, ShapeError
 from bayes.inference.kronecker.evidence import (
@@ -17,7 +18,7 @@ from bayes.inference.kronecker.evidence import (
     slice_statistics,
 )
 from bayes.inference.kronecker.imputation import completed, filled, impute
-from bayes.inference.kronecker.masked import fit_masked, masked_log_evidence, masked_statistics
+from bayes.inference.kronecker.masked import masked_log_evidence
 from bayes.inference.kronecker.masked_posterior import (
     masked_draws,
     masked_functional,
@@ -25,7 +26,7 @@ from bayes.inference.kronecker.masked_posterior import (
     masked_variance,
 )
 from bayes.inference.kronecker.masks import observe_masked
-from bayes.inference.kronecker.tensors import along, outer
+from bayes.inference.kronecker.tensors import along
 from bayes.inference.kronecker.wiener import conjugate_gradients, norms_of, wiener_filter
 
 SHAPES = ((4, 6), (5, 3), (3, 4))
@@ -38,13 +39,6 @@ CASES = [
 ]
 
 
-def numbers(rng, kind, *shape):
-    """Standard normals, circular where complex."""
-    if kind == "real":
-        return rng.standard_normal(shape)
-    return (rng.standard_normal(shape) + 1j * rng.standard_normal(shape)) / np.sqrt(2)
-
-
 def some_problem(rng, kind, missing, each=False, shapes=SHAPES, snapshots=2):
     """Factors, observations with junk where they are missing, masks and variances."""
     factors = [numbers(rng, kind, *shape) for shape in shapes]
@@ -55,74 +49,13 @@ def some_problem(rng, kind, missing, each=False, shapes=SHAPES, snapshots=2):
     return factors, np.where(mask, y, np.nan), mask, relevances
 
 
-class Dense:
-    """The same model with matrices, one for each snapshot's mask."""
-
-    def __init__(self, factors, y, mask, relevances, variance=VARIANCE):
-        self.matrix = functools.reduce(np.kron, factors)
-        self.prior = functools.reduce(np.kron, relevances)
-        self.shape = tuple(len(g) for g in relevances)
-        self.rows, self.y, self.weights, self.covariances = [], [], [], []
-        whole = (self.matrix * self.prior) @ self.matrix.conj().T
-        whole = whole + variance * np.eye(len(whole))
-        for snapshot, seen in zip(y, np.broadcast_to(mask, y.shape), strict=True):
-            rows = np.flatnonzero(seen)
-            self.rows.append(rows)
-            self.y.append(snapshot.ravel()[rows])
-            self.covariances.append(whole[np.ix_(rows, rows)])
-            self.weights.append(np.linalg.solve(self.covariances[-1], self.y[-1]))
-
-    @property
-    def mean(self):
-        found = [
-            self.prior * (self.matrix[rows].conj().T @ w)
-            for rows, w in zip(self.rows, self.weights, strict=True)
-        ]
-        return np.reshape(found, (-1, *self.shape))
-
-    def posterior(self, snapshot=0):
-        """Covariance of the coefficients of a snapshot."""
-        part = self.matrix[self.rows[snapshot]] * self.prior
-        explained = part.conj().T @ np.linalg.solve(self.covariances[snapshot], part)
-        return np.diag(self.prior) - explained
-
-    def statistics(self, relevances):
-        """Pull and push along each axis, and of the noise."""
-        power, z, noise = 0.0, 0.0, np.zeros(2)
-        for rows, w, a in zip(self.rows, self.weights, self.covariances, strict=True):
-            part = self.matrix[rows]
-            inverse = np.linalg.inv(a)
-            power = power + np.abs(part.conj().T @ w) ** 2
-            z = z + np.sum(part.conj() * (inverse @ part), axis=0).real
-            noise += np.vdot(w, w).real, np.trace(inverse).real
-        slices = []
-        for axis in range(len(relevances)):
-            others = [np.ones_like(g) if i == axis else g for i, g in enumerate(relevances)]
-            rest = tuple(i for i in range(len(relevances)) if i != axis)
-            slices.append(
-                [np.sum(v.reshape(self.shape) * outer(others), axis=rest) for v in (power, z)]
-            )
-        return slices, noise
-
-    @property
-    def log_evidence(self):
-        total = 0.0
-        for y, w, a in zip(self.y, self.weights, self.covariances, strict=True):
-            square, log_det = np.vdot(y, w).real, np.linalg.slogdet(a)[1]
-            if np.iscomplexobj(y):
-                total -= square + log_det + len(y) * np.log(np.pi)
-            else:
-                total -= 0.5 * (square + log_det + len(y) * np.log(2 * np.pi))
-        return total
-
-
 # ------------------------------------------------------------------------ exact
 
 
 @pytest.mark.parametrize(("kind", "missing", "each"), CASES)
 def test_solves_means_and_pulls_are_those_of_dense_algebra(rng, kind, missing, each):
     factors, y, mask, relevances = some_problem(rng, kind, missing, each)
-    dense = Dense(factors, y, mask, relevances)
+    dense = Dense(factors, y, mask, relevances, VARIANCE)
     seen = observe_masked(factors, y, mask, rng)
     wiener = wiener_filter(factors, relevances, VARIANCE)
     whole = filled(wiener, seen.y, seen.mask)
@@ -144,11 +77,6 @@ def test_solves_means_and_pulls_are_those_of_dense_algebra(rng, kind, missing, e
     )
     imputation = impute(seen, relevances, VARIANCE)
     assert imputation.converged
-    slices, noise = masked_statistics(seen, relevances, VARIANCE, imputation)
-    expected, expected_noise = dense.statistics(relevances)
-    for (pull, _), (exact, _) in zip(slices, expected, strict=True):
-        np.testing.assert_allclose(pull, exact, rtol=1e-6)
-    np.testing.assert_allclose(noise[0], expected_noise[0], rtol=1e-6)
 
 
 @pytest.mark.parametrize("kind", ["real", "complex"])
@@ -160,10 +88,6 @@ def test_with_nothing_missing_all_is_as_for_complete_observations(rng, kind):
     assert not imputation.spread.any()
     spectrum = decompose(observe(factors, y), relevances)
     precision = precisions(spectrum, VARIANCE)
-    slices, noise = masked_statistics(seen, relevances, VARIANCE, imputation)
-    for axis, pair in enumerate(slices):
-        np.testing.assert_allclose(pair, slice_statistics(spectrum, axis, precision), rtol=1e-9)
-    np.testing.assert_allclose(noise, noise_statistics(spectrum, VARIANCE, precision), rtol=1e-9)
     np.testing.assert_allclose(
         masked_mean(seen, relevances, VARIANCE), posterior_mean(spectrum, VARIANCE), atol=1e-9
     )
@@ -184,7 +108,7 @@ def test_what_is_pruned_is_left_out_and_stays_zero(rng):
     factors, y, mask, relevances = some_problem(rng, "real", 0.3)
     relevances[0][[1, 4]] = 0.0
     relevances[2][0] = 0.0
-    dense = Dense(factors, y, mask, relevances)
+    dense = Dense(factors, y, mask, relevances, VARIANCE)
     seen = observe_masked(factors, y, mask, rng)
     mean = masked_mean(seen, relevances, VARIANCE)
     np.testing.assert_allclose(mean, dense.mean, atol=1e-7)
@@ -193,12 +117,6 @@ def test_what_is_pruned_is_left_out_and_stays_zero(rng):
     assert draws.shape == (3, *mean.shape)
     assert not draws[..., 0].any()
     assert draws[..., 1:].any(axis=(2, 3)).all()
-    imputation = impute(seen, relevances, VARIANCE)
-    slices, _ = masked_statistics(seen, relevances, VARIANCE, imputation)
-    expected, _ = dense.statistics(relevances)
-    kept = relevances[0] > 0
-    np.testing.assert_allclose(slices[0][0][kept], expected[0][0][kept], rtol=1e-6)
-    assert not slices[0][0][~kept].any()
     relevances[1][:] = 0.0
     assert not masked_mean(seen, relevances, VARIANCE).any()
 
@@ -208,7 +126,7 @@ def test_slices_that_nobody_observed_change_nothing(rng):
     mask[2], mask[:, 0] = False, False
     seen = observe_masked(factors, y, mask, rng)
     assert seen.y.shape == (2, 3, 4, 3)
-    dense = Dense(factors, y, mask, relevances)
+    dense = Dense(factors, y, mask, relevances, VARIANCE)
     np.testing.assert_allclose(masked_mean(seen, relevances, VARIANCE), dense.mean, atol=1e-7)
 
 
@@ -216,7 +134,7 @@ def test_slices_that_nobody_observed_change_nothing(rng):
 def test_any_number_of_axes_will_do(rng, shapes):
     factors, y, mask, relevances = some_problem(rng, "real", 0.3, True, shapes)
     seen = observe_masked(factors, y, mask, rng)
-    dense = Dense(factors, y, mask, relevances)
+    dense = Dense(factors, y, mask, relevances, VARIANCE)
     np.testing.assert_allclose(masked_mean(seen, relevances, VARIANCE), dense.mean, atol=1e-7)
 
 
@@ -295,34 +213,6 @@ def test_almost_no_noise_ends_where_rounding_does(rng):
 
 
 @pytest.mark.parametrize("kind", ["real", "complex"])
-@pytest.mark.parametrize("each", [False, True])
-def test_pushes_are_right_within_monte_carlo_error(rng, kind, each):
-    """A sum of squares of real normals has a relative variance of 2 / S at most.
-
-    So the share of one among two has a standard error below 2 share (1 - share) / sqrt(S). A
-    false alarm at 4.5 of them has a probability below 7e-6, at 56 numbers below 4e-4.
-    """
-    factors, y, mask, relevances = some_problem(rng, kind, 0.5, each)
-    count = 2000
-    seen = observe_masked(factors, y, mask, rng, probes=count)
-    imputation = impute(seen, relevances, VARIANCE, tolerance=1e-6)
-    slices, noise = masked_statistics(seen, relevances, VARIANCE, imputation)
-    expected, expected_noise = Dense(factors, y, mask, relevances).statistics(relevances)
-    spectrum = decompose(observe(factors, np.nan_to_num(y)), relevances)
-    precision = precisions(spectrum, VARIANCE)
-    pairs = [
-        (push, exact, slice_statistics(spectrum, axis, precision)[1])
-        for axis, ((_, push), (_, exact)) in enumerate(zip(slices, expected, strict=True))
-    ]
-    pairs.append((noise[1], expected_noise[1], noise_statistics(spectrum, VARIANCE, precision)[1]))
-    for push, exact, complete in pairs:
-        share = exact / complete
-        assert np.max(share) < 0.97
-        error = complete * 2 * share * (1 - share) / np.sqrt(count)
-        assert np.max(np.abs(push - exact) / error) < 4.5
-
-
-@pytest.mark.parametrize("kind", ["real", "complex"])
 def test_completed_observations_have_the_gradient_of_the_incomplete(rng, kind):
     """The sum over departures has a relative variance of 2 / S at most.
 
@@ -335,7 +225,7 @@ def test_completed_observations_have_the_gradient_of_the_incomplete(rng, kind):
     assert len(rows) == repeats * len(y)
     spectrum = decompose(observe(factors, rows), relevances)
     precision = precisions(spectrum, VARIANCE)
-    dense = Dense(factors, y, mask, relevances)
+    dense = Dense(factors, y, mask, relevances, VARIANCE)
     expected, expected_noise = dense.statistics(relevances)
     found = [slice_statistics(spectrum, axis, precision) for axis in range(3)]
     found.append(noise_statistics(spectrum, VARIANCE, precision))
@@ -352,7 +242,7 @@ def test_log_evidence_is_right_within_its_standard_error(rng, kind, each):
     factors, y, mask, relevances = some_problem(rng, kind, 0.4, each)
     seen = observe_masked(factors, y, mask, rng, probes=100)
     estimate, error = masked_log_evidence(seen, relevances, VARIANCE)
-    expected = Dense(factors, y, mask, relevances).log_evidence
+    expected = Dense(factors, y, mask, relevances, VARIANCE).log_evidence
     assert 0.0 < error < 0.01 * abs(expected)
     assert abs(estimate - expected) < 4.5 * error
 
@@ -376,7 +266,7 @@ def test_draws_have_the_posterior_mean_and_covariance(rng, kind):
     shapes = ((3, 4), (4, 3))
     factors, y, mask, relevances = some_problem(rng, kind, 0.3, shapes=shapes, snapshots=1)
     seen = observe_masked(factors, y, mask, rng)
-    dense = Dense(factors, y, mask, relevances)
+    dense = Dense(factors, y, mask, relevances, VARIANCE)
     count = 20_000
     draws = masked_draws(seen, relevances, VARIANCE, rng, count).reshape(count, -1)
     root = np.linalg.cholesky(dense.posterior())
@@ -403,8 +293,10 @@ def test_variances_are_right_within_monte_carlo_error(rng, kind):
     found = masked_variance(seen, relevances, VARIANCE, imputation)
     maps = [numbers(rng, kind, k, n) for k, (_, n) in zip((2, 1, 5), SHAPES, strict=True)]
     mapped = masked_variance(seen, relevances, VARIANCE, imputation, maps)
-    dense = Dense(factors, y, mask, relevances)
-    complete = Dense(factors, np.nan_to_num(y), np.ones_like(mask), relevances).posterior()
+    dense = Dense(factors, y, mask, relevances, VARIANCE)
+    complete = Dense(
+        factors, np.nan_to_num(y), np.ones_like(mask), relevances, VARIANCE
+    ).posterior()
     assert not found[:, 2].any()
     matrix = functools.reduce(np.kron, maps)
     for snapshot in range(2):
@@ -416,70 +308,6 @@ def test_variances_are_right_within_monte_carlo_error(rng, kind):
         away = mapped[snapshot].ravel() - exact
         assert np.all(np.abs(away) <= 5 * (exact - least) * np.sqrt(2 / count))
         assert np.max((exact - least) / exact) > 0.1
-
-
-# ------------------------------------------------------------------------- fits
-
-
-def sparse_problem(rng, sizes, count, active, missing, noise):
-    """Sparse coefficients on a product of supports, and their observations."""
-    factors = [rng.standard_normal((m, count)) / np.sqrt(m) for m in sizes]
-    x = np.zeros((1, *[count] * len(sizes)))
-    support = [rng.choice(count, active, replace=False) for _ in sizes]
-    x[np.ix_([0], *support)] = rng.standard_normal([1, *[active] * len(sizes)])
-    y = along(x, factors)
-    variance = float(np.mean(y**2)) * noise
-    y = y + np.sqrt(variance) * rng.standard_normal(y.shape)
-    return factors, x, y, rng.random(sizes) >= missing, variance
-
-
-def test_rounds_climb_the_dense_evidence_to_its_maximum(rng):
-    """An EM algorithm with exact expectations is monotone; 400 probes leave it all but that."""
-    factors, _, y, mask, variance = sparse_problem(rng, (5, 6), 7, 2, 0.3, 0.02)
-    seen = observe_masked(factors, y, mask, rng, probes=400)
-    relevances, v = [np.ones(7), np.full(7, 0.3)], 10 * variance
-    heights = [Dense(factors, y, mask, relevances, v).log_evidence]
-    for _ in range(40):
-        fit = fit_masked(seen, relevances, v, rounds=1, sweeps=3)
-        relevances, v = fit.relevances, fit.variance
-        heights.append(Dense(factors, y, mask, relevances, v).log_evidence)
-    assert np.diff(heights).min() > -1e-3
-    # The best of exact majorise-minimise steps from there.
-    for _ in range(300):
-        slices, noise = Dense(factors, y, mask, relevances, v).statistics(relevances)
-        ratios = [np.divide(a, b, out=np.zeros_like(a), where=b > 0) for a, b in slices]
-        relevances = [g * r**0.25 for g, r in zip(relevances, ratios, strict=True)]
-        v *= float(np.sqrt(noise[0] / noise[1]))
-    best = Dense(factors, y, mask, relevances, v).log_evidence
-    assert heights[-1] - heights[0] > 10.0
-    assert abs(best - heights[-1]) < 0.05
-
-
-def test_sparse_coefficients_are_recovered_with_a_third_missing(rng):
-    factors, x, y, mask, variance = sparse_problem(rng, (8, 10, 12), 14, 3, 0.3, 10**-2)
-    relevances = [np.ones(14)] * 3
-
-    def error(seen):
-        fit = fit_masked(seen, relevances, 10 * variance, rounds=20)
-        mean = masked_mean(seen, fit.relevances, fit.variance)
-        return np.sum((mean - x) ** 2) / np.sum(x**2), fit
-
-    found, fit = error(observe_masked(factors, y, mask, rng))
-    filled_with_zeros, _ = error(observe_masked(factors, y * mask, np.ones_like(mask), rng))
-    assert found < 0.01
-    assert filled_with_zeros > 20 * found
-    assert fit.imputation.converged
-    assert fit.changes[-1] < 0.01 < fit.changes[0]
-    assert fit.variance == pytest.approx(variance, rel=0.2)
-    again = error(observe_masked(factors, y, mask, np.random.default_rng(7)))[0]
-    assert again == pytest.approx(found, rel=0.2)
-
-
-def test_fits_with_known_noise_keep_it(rng):
-    factors, _, y, mask, variance = sparse_problem(rng, (5, 6), 7, 2, 0.3, 0.02)
-    seen = observe_masked(factors, y, mask, rng)
-    fit = fit_masked(seen, [np.ones(7)] * 2, variance, rounds=2, learn_noise=False)
-    assert fit.variance == variance
 
 
 # ----------------------------------------------------------------------- errors
@@ -505,5 +333,5 @@ def test_integers_and_real_data_of_complex_factors_are_taken(rng):
     y = rng.integers(0, 5, (2, *mask.shape))
     seen = observe_masked(factors, y, mask, rng)
     assert np.iscomplexobj(seen.probes)
-    dense = Dense(factors, y, mask, relevances)
+    dense = Dense(factors, y, mask, relevances, VARIANCE)
     np.testing.assert_allclose(masked_mean(seen, relevances, VARIANCE), dense.mean, atol=1e-7)

@@ -1,6 +1,7 @@
 """The contract of methods, held by every method that is found."""
 
 import dataclasses
+import functools
 import json
 import pathlib
 import re
@@ -9,7 +10,7 @@ import jax
 import numpy as np
 import pytest
 from arviz_stats.base import array_stats
-from models_for_tests import SCHOOLS_DATA, normal_mean, schools
+from models_for_tests import SCHOOLS_DATA, STRUCTURED, Own, normal_mean, schools
 
 import bayes
 from bayes.compilation import computing
@@ -21,6 +22,20 @@ NAMES = sorted(methods())
 Y = np.array([0.3, 2.1, -0.7, 1.9, 0.4])
 PRECISION = 1 / 2.0**2 + 5 / 1.5**2
 MEAN, SD = (1.0 / 2.0**2 + Y.sum() / 1.5**2) / PRECISION, PRECISION**-0.5
+
+# What methods that take any program are held to; those of a structure have programs of their own.
+ANY = Own(
+    program=schools,
+    data=SCHOOLS_DATA,
+    shapes={"theta": (8,), "mu": (), "tau": ()},
+    positive="tau",
+    varying="mu",
+    exact=normal_mean,
+    exact_data={"n": 5, "y": Y},
+    site="mu",
+    mean=np.asarray(MEAN),
+    sd=np.asarray(SD),
+)
 
 
 def quick(name: str) -> Method:
@@ -36,10 +51,23 @@ def name(request):
     return request.param
 
 
-@pytest.fixture(scope="module")
-def problem():
+@pytest.fixture
+def own(name):
+    """The programs that this method is held to."""
+    return STRUCTURED[name] if methods()[name].structured else ANY
+
+
+@functools.cache
+def bound(program):
+    """Its data bound once, whatever the method."""
+    data = next(o.data for o in (ANY, *STRUCTURED.values()) if o.program is program)
     with computing():
-        return bayes.Model(schools, reparam="auto").bind(SCHOOLS_DATA)
+        return bayes.Model(program, reparam="auto").bind(data)
+
+
+@pytest.fixture
+def problem(own):
+    return bound(own.program)
 
 
 def collect(method, problem, state, most=None):
@@ -55,14 +83,16 @@ def test_there_are_methods():
     assert {"nuts", "hmc"} <= set(NAMES)
 
 
-def test_a_conjugate_posterior_is_exact(name):
-    """|z| < 4.5 in Monte Carlo standard errors: a false alarm in 150 000."""
-    post = bayes.fit(normal_mean, {"n": 5, "y": Y}, name, seed=11)
-    draws = post.draws("mu").values
+def test_a_conjugate_posterior_is_exact(name, own):
+    """|z| < 4.5 in Monte Carlo standard errors: a false alarm in 150 000 of each number."""
+    post = bayes.fit(own.exact, own.exact_data, name, seed=11)
+    draws = post.draws(own.site).values
     axes = {"chain_axis": 0, "draw_axis": 1}
-    for values, exact in ((draws, MEAN), ((draws - MEAN) ** 2, SD**2)):
-        error = values.std() / np.sqrt(array_stats.ess(values, method="mean", **axes))
-        assert abs(values.mean() - exact) / error < 4.5
+    for place in np.ndindex(own.mean.shape):
+        x, mean, sd = draws[:, :, *place], own.mean[place], own.sd[place]
+        for values, exact in ((x, mean), ((x - mean) ** 2, sd**2)):
+            error = values.std() / np.sqrt(array_stats.ess(values, method="mean", **axes))
+            assert abs(values.mean() - exact) / error < 4.5
 
 
 def test_settings_are_frozen_and_json(name):
@@ -83,7 +113,7 @@ def test_the_state_is_a_pytree_of_arrays(name, problem):
         assert np.asarray(leaf).dtype.kind in "biuf"
 
 
-def test_same_key_same_bits_other_key_other_draws(name, problem):
+def test_same_key_same_bits_other_key_other_draws(name, own, problem):
     method = quick(name)
 
     def run(seed):
@@ -95,7 +125,7 @@ def test_same_key_same_bits_other_key_other_draws(name, problem):
     first, second, other = run(0), run(0), run(1)
     for site, value in first.values.items():
         np.testing.assert_array_equal(value, second.values[site])
-    assert not np.array_equal(first.values["mu"], other.values["mu"])
+    assert not np.array_equal(first.values[own.varying], other.values[own.varying])
 
 
 def test_a_state_that_went_through_a_file_goes_on_to_the_bit(name, problem, tmp_path):
@@ -120,17 +150,17 @@ def test_a_state_that_went_through_a_file_goes_on_to_the_bit(name, problem, tmp_
         np.testing.assert_array_equal(value, found.values[site])
 
 
-def test_a_run_that_was_cut_short_has_draws(name, problem):
+def test_a_run_that_was_cut_short_has_draws(name, own, problem):
     method = quick(name)
     with computing():
         state = method.init(problem, jax.random.key(0))
         state, chunks = collect(method, problem, state, most=1)
         draws = method.finish(problem, state, chunks, jax.random.key(9))
-    assert draws.values["mu"].ndim == 2
+    assert draws.values[own.varying].shape[2:] == own.shapes[own.varying]
     assert all(np.isfinite(v).all() for v in draws.values.values())
 
 
-def test_draws_are_of_the_original_sites_on_the_constrained_space(name, problem):
+def test_draws_are_of_the_original_sites_on_the_constrained_space(name, own, problem):
     method = quick(name)
     with computing():
         state = method.init(problem, jax.random.key(0))
@@ -138,9 +168,10 @@ def test_draws_are_of_the_original_sites_on_the_constrained_space(name, problem)
         draws = method.finish(problem, state, chunks, jax.random.key(9))
     assert isinstance(draws, Draws)
     assert set(problem.parameters) <= set(draws.values)
-    assert draws.values["theta"].shape[2:] == (8,)
-    assert (draws.values["tau"] > 0).all()
-    if not method.exact:
+    for site, shape in own.shapes.items():
+        assert draws.values[site].shape[2:] == shape
+    assert (draws.values[own.positive] > 0).all()
+    if not method.exact and method.refinable:
         assert draws.log_q is not None
     progress = method.progress(problem, state)
     assert progress is None or (isinstance(progress, Progress) and progress.done <= progress.total)
@@ -162,8 +193,10 @@ def test_auto_says_why():
     assert "exact" in post.method.reason
 
 
-def test_methods_that_fit_a_problem_are_listed(problem):
-    assert {"nuts", "hmc"} <= set(fitting_methods(problem))
+def test_methods_that_fit_a_problem_are_listed(name, problem):
+    """A structured method is for programs of its structure alone."""
+    assert {"nuts", "hmc", name} <= set(fitting_methods(problem))
+    assert (name in fitting_methods(bound(schools))) is not methods()[name].structured
 
 
 def test_the_example_in_contributing_is_a_method(tmp_path):

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
+
 from bayes.diagnostics.approximations import converged_check, data_checks, finite_check
 from bayes.diagnostics.verdict import Check, Diagnostics
 
@@ -20,6 +22,9 @@ FEWEST = 20.0
 """Observations a variance. With normal coefficients on the support of a product, 5 to 25 dB, 90 %
 intervals of the coefficients there cover .69 to .89 at 8 observations a variance, .83 to .92 at 15,
 and .90 to .92 at 31 (180 fits each); in 3 of 90 fits at 5 dB and 15 a variance most are missed."""
+_NOTHING = 3.0
+_FAR = 5.0
+"""Standard errors of a kurtosis of independent normal numbers."""
 _GAIN = 10.0
 """Log evidence below which there is nothing much to give away."""
 
@@ -36,8 +41,9 @@ def judge_type_ii(info: Mapping[str, Any], *, interrupted: str | None = None) ->
         ``not_converged``; ``log_evidence`` in the end, ``peak_evidence`` on the way and
         ``null_evidence`` without coefficients; ``noise_share``, of the observations' power, where
         it is learned; ``widening``, by how much intervals would be wider with the uncertainty of
-        the variances; ``observations_per_variance``; ``non_finite``, ``frozen`` and ``notes`` as
-        for Markov chains.
+        the variances; ``observations_per_variance``; ``kurtosis`` of
+        coefficients that are well known, and their number; ``non_finite``, ``frozen`` and
+        ``notes`` as for Markov chains.
     interrupted : str, optional
         Why the run was stopped early.
 
@@ -49,7 +55,28 @@ def judge_type_ii(info: Mapping[str, Any], *, interrupted: str | None = None) ->
     checks += _evidence(info) + _noise(info)
     checks += [_widening(info), *_enough(info)]
     checks += data_checks(info)
-    return Diagnostics(tuple(checks), interrupted, tuple(info.get("notes", ())))
+    notes = [*info.get("notes", ()), *_misfit(info)]
+    return Diagnostics(tuple(checks), interrupted, tuple(notes))
+
+
+def _misfit(info: Mapping[str, Any]) -> list[str]:
+    """What the observations say against the model itself, which no inference mends."""
+    notes = []
+    if info.get("log_evidence") is not None:
+        gain = float(info["log_evidence"]) - float(info["null_evidence"])
+        if gain < _NOTHING:
+            notes.append(
+                f"the observations show no coefficients: the log evidence is {gain:.1f} above that "
+                "of noise alone"
+            )
+    kurtosis, count = info.get("kurtosis") or (0.0, 1.0)
+    if kurtosis > 3.0 + _FAR * np.sqrt(24.0 / count):
+        notes.append(
+            f"coefficients have heavier tails than their normal prior (kurtosis {kurtosis:.1f}, "
+            "not 3): intervals of what the observations do not determine may be far too narrow; "
+            "hold some observations out"
+        )
+    return notes
 
 
 def _evidence(info: Mapping[str, Any]) -> list[Check]:

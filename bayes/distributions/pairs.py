@@ -25,7 +25,7 @@ def as_pairs(z: Any) -> Any:
     Returns
     -------
     array of shape (..., 2), or None
-        Of NumPy, unless an array of JAX is given.
+        Of NumPy, unless an array of JAX is given; a view of the same numbers where it can be.
     """
     if z is None:
         return None
@@ -36,6 +36,8 @@ def as_pairs(z: Any) -> Any:
     z = np.asarray(z)
     if not np.issubdtype(z.dtype, np.inexact):
         z = z.astype(float)
+    if z.dtype.kind == "c" and z.ndim and z.flags.c_contiguous:
+        return z.view(z.real.dtype).reshape(*z.shape, 2)
     return np.stack([z.real, z.imag], axis=-1)
 
 

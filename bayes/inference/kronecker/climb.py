@@ -12,6 +12,7 @@ from jaxtyping import Array
 from bayes.inference.kronecker.given import given_variances
 from bayes.inference.kronecker.outcome import (
     assembled,
+    joined,
     kept_draws,
     null_evidence,
     observed_share,
@@ -74,6 +75,7 @@ class Climb:
             "variance": np.array([v for _, v in starts]),
             "objective": np.full(self.starts, -np.inf),
             "evidence": np.full(self.starts, -np.inf),
+            "trial": np.full(self.starts, -np.inf),
             "peak": np.asarray(-np.inf),
             "sweeps": np.zeros(self.starts, int),
             "best": np.asarray(-1),
@@ -120,13 +122,14 @@ class Climb:
             "observations_per_variance": observed_share(found),
             "sweeps": int(state["sweeps"][best]),
             "start": best,
-            "evidence_of_starts": state["evidence"].tolist(),
+            "evidence_of_starts": state["trial"].tolist(),
+            "scales": [site for site in found.scales if site is not None],
             "prune": self.prune,
             "wanted_draws": self.draws,
         }
         if found.model.noise.prior is not None:
             info["noise_share"] = variance / found.model.observations.power
-        return assembled(problem, found, parameters, variance, np.concatenate(drawn), info)
+        return assembled(problem, found, parameters, variance, joined(drawn), info)
 
     def progress(self, problem: Problem, state: State) -> Progress | None:
         """How many draws are taken, once the climb has ended."""
@@ -172,6 +175,8 @@ class Climb:
         ]
         new["variance"] = _put(state["variance"], turn, variance)
         new["peak"] = np.asarray(peak)
+        if best < 0:
+            new["trial"] = _put(state["trial"], turn, evidence)
         new["evidence"] = _put(state["evidence"], turn, evidence)
         new["objective"] = _put(state["objective"], turn, trace[-1])
         new["sweeps"] = _put(state["sweeps"], turn, before + len(trace))

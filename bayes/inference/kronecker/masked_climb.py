@@ -14,7 +14,7 @@ from bayes.inference.kronecker.given import given_variances
 from bayes.inference.kronecker.imputation import Imputation, completed, impute
 from bayes.inference.kronecker.masked import masked_log_evidence
 from bayes.inference.kronecker.masks import MaskedObservations, observe_masked
-from bayes.inference.kronecker.outcome import assembled, kept_draws, observed_share
+from bayes.inference.kronecker.outcome import assembled, joined, kept_draws, observed_share
 from bayes.inference.kronecker.recognition import Recognised, recognise
 from bayes.inference.kronecker.scales import normalised
 from bayes.inference.kronecker.sparse_model import SparseModel
@@ -115,12 +115,13 @@ class MaskedClimb:
             "null_evidence": _null_evidence(found, observed),
             "observations_per_variance": observed_share(found),
             "sweeps": int(state["sweeps"]),
+            "scales": [site for site in found.scales if site is not None],
             "prune": self.prune,
             "wanted_draws": self.draws,
         }
         if found.model.noise.prior is not None:
             info["noise_share"] = variance / observed.power
-        return assembled(problem, found, parameters, variance, np.concatenate(drawn), info)
+        return assembled(problem, found, parameters, variance, joined(drawn), info)
 
     def progress(self, problem: Problem, state: State) -> Progress | None:
         """How many draws are taken, once the variances are found."""

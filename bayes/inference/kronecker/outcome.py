@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,11 +11,13 @@ from bayes.distributions.pairs import as_pairs
 from bayes.inference.kronecker.posterior import KroneckerPosterior
 from bayes.inference.kronecker.recognition import Recognised, recognise
 from bayes.inference.kronecker.sparse_model import SparseModel
+from bayes.inference.kronecker.tensors import outer
 from bayes.method import Draws, Moments
 from bayes.problem import Problem
 
 __all__ = [
     "assembled",
+    "joined",
     "kept_draws",
     "known_posterior",
     "null_evidence",
@@ -26,6 +28,13 @@ __all__ = [
 
 _BYTES = 2**30
 _FEWEST = 2
+_TOLD = 50
+"""Coefficients whose tails can be told from a normal's."""
+
+
+def joined(parts: list[np.ndarray]) -> np.ndarray:
+    """Blocks of draws as one; a single one is not copied, as draws may be large."""
+    return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
 
 def kept_draws(wanted: int, found: Recognised) -> int:
@@ -119,10 +128,29 @@ def assembled(
     )
     mean = known.mean
     sd = np.broadcast_to(known.sd, mean.shape)
+    info = {**info, "kurtosis": _kurtosis(mean, sd**2, known.relevances)}
     if found.pairs:  # each part has half of the variance
         mean, sd = np.asarray(as_pairs(mean)), np.sqrt(0.5) * np.stack([sd, sd], axis=-1)
     moments = {found.coefficients: Moments(mean, np.broadcast_to(sd, mean.shape))}
     return Draws(values, {}, chains=1, info=info, moments=moments)
+
+
+def _kurtosis(
+    mean: np.ndarray, variances: np.ndarray, relevances: Sequence[np.ndarray]
+) -> list[float] | None:
+    """Kurtosis of coefficients that the observations tell well, and how many these are.
+
+    Under the prior a posterior mean is normal with the variance that the observations explain.
+    """
+    prior = np.broadcast_to(outer(relevances), mean.shape)
+    told = variances < 0.5 * prior
+    count = int(np.sum(told))
+    if count < _TOLD:
+        return None
+    squares = np.abs(mean[told]) ** 2 / (prior[told] - variances[told])
+    kurtosis = float(np.mean(squares**2) / np.mean(squares) ** 2)
+    # That of complex normals is 2.
+    return [kurtosis * (1.5 if np.iscomplexobj(mean) else 1.0), float(count)]
 
 
 def known_posterior(

@@ -191,4 +191,4 @@ def minimum(terms: Terms, present: np.ndarray | float) -> np.ndarray:
         t = np.maximum(t - step, 0.0)
         if np.all(np.abs(step) <= 1e-14 * t):
             break
-    return t
+    return np.asarray(t)

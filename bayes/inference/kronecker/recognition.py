@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -15,7 +15,7 @@ from numpyro.distributions import MaskedDistribution, constraints
 
 from bayes.distributions.complex_kronecker import ComplexKroneckerLinear, ComplexKroneckerNormal
 from bayes.distributions.kronecker import KroneckerLinear, KroneckerNormal
-from bayes.errors import UnsupportedModelError
+from bayes.errors import DataError, UnsupportedModelError
 from bayes.inference.kronecker.evidence import observe
 from bayes.inference.kronecker.penalties import PRIORS, Prior
 from bayes.inference.kronecker.sparse_model import Axis, Noise, SparseModel
@@ -249,6 +249,9 @@ class _Values:
             return None
         if kind == "sqrt":
             return inner, 0.5
+        if kind == "pow" and self.is_known(step.inputs[1]):
+            powers = np.unique(self.array(step.inputs[1], "a power"))
+            return (inner, float(powers[0])) if list(powers) in ([0.5], [2.0]) else None
         twice = kind == "mul" and step.inputs[0] == step.inputs[1]
         squared = kind == "integer_pow" and step.equation.params["y"] == 2
         return (inner, 2.0) if twice or squared or kind == "square" else None
@@ -275,8 +278,11 @@ def _assemble(reader: _Reader, values: _Values) -> Recognised:
     if reader.pairs:
         y = y[..., 0] + 1j * y[..., 1]
     modes = y.shape[len(reader.batch) :]
+    mask = _mask(y.shape, parts, values)
     y = y.reshape(-1, *modes)
-    y, mask = _masked(y, parts, values)
+    if mask is not None:
+        mask = mask.reshape(y.shape)
+        y = np.where(mask, y, 0.0)
     dtype = complex if reader.pairs else float
     factors = tuple(np.asarray(f, complex if np.iscomplexobj(f) else float) for f in factors)
     y = np.asarray(y, dtype)
@@ -287,6 +293,15 @@ def _assemble(reader: _Reader, values: _Values) -> Recognised:
     if unused:
         raise _refuse(f"latent site '{unused[0]}' is neither a variance nor the noise")
     model = SparseModel(observe(factors, y), axes, noise)
+    for place, factor in enumerate(factors):
+        if not np.any(factor):
+            raise _refuse(f"factor {place} is zero, so that the observations are noise alone")
+    if mask is not None and not mask.any():
+        raise DataError(
+            f"nothing of '{reader.observed}' was observed: its mask is False everywhere"
+        )
+    if reader.priors and not np.any(y):
+        raise _refuse(f"all of '{reader.observed}' is zero, which tells nothing of any variance")
     return Recognised(
         reader.coefficients,
         reader.observed,
@@ -301,16 +316,12 @@ def _assemble(reader: _Reader, values: _Values) -> Recognised:
     )
 
 
-def _masked(
-    y: np.ndarray, parts: Mapping[str, Any], values: _Values
-) -> tuple[np.ndarray, np.ndarray | None]:
+def _mask(shape: tuple[int, ...], parts: Mapping[str, Any], values: _Values) -> np.ndarray | None:
+    """Where there are observations of this shape; None where nothing is missing."""
     if parts["mask"] is None:
-        return y, None
-    mask = values.array(parts["mask"], "the mask").astype(bool)
-    mask = np.broadcast_to(mask.reshape(-1, *mask.shape[-(y.ndim - 1) :]), y.shape)
-    if mask.all():
-        return y, None
-    return np.where(mask, y, 0.0), mask
+        return None
+    mask = np.broadcast_to(values.array(parts["mask"], "the mask").astype(bool), shape)
+    return None if mask.all() else mask
 
 
 def _axes(
@@ -367,8 +378,10 @@ def _prior(
     taken[name] = what
     if name == reader.coefficients:
         raise _refuse(f"{what} are the coefficients '{name}' themselves")
-    said: Callable[[Any], np.ndarray] = lambda v: np.asarray(  # noqa: E731
-        values.array(v, f"the prior of '{name}'"), float
-    )
+
+    def said(value: Any) -> np.ndarray:
+        number = np.asarray(values.array(value, f"the prior of '{name}'"), float)
+        return number.reshape(()) if number.size == 1 else number  # one for all elements
+
     parameters: Sequence[Any] = values.parts["parameters"][name]
     return Prior(reader.priors[name], tuple(said(v) for v in parameters), power)

@@ -16,7 +16,10 @@ from bayes.inference.kronecker.evidence import Spectrum
 from bayes.inference.kronecker.penalties import Prior, majorise
 from bayes.inference.kronecker.sparse_model import SparseModel
 
-__all__ = ["balanced", "normalised"]
+__all__ = ["TINY", "balanced", "normalised"]
+
+TINY = 1e-75
+"""What no variance goes below: priors that favour zero have no mode, and products may underflow."""
 
 _NEWTON, _LONGEST = 20, 2.0
 
@@ -57,8 +60,11 @@ def balanced(
     found = [t.copy() for t in parameters]
     relevances, values = list(spectrum.relevances), list(spectrum.values)
     for i, j in itertools.pairwise(learned):
-        growths = (_growth(priors[k][0], found[k][priors[k][1]]) for k in (i, j))
-        grown = np.exp(_shift(*growths))
+        one, other = (found[k][priors[k][1]] for k in (i, j))
+        shift = _shift(_growth(priors[i][0], one), _growth(priors[j][0], other))
+        # The objective is unimodal in the shift, so that a part of it is a gain, too.
+        lowest, highest = np.log(TINY / one.min()), np.log(other.min() / TINY)
+        grown = np.exp(np.clip(shift, min(lowest, 0.0), max(highest, 0.0)))
         for place, factor in ((i, grown), (j, 1.0 / grown)):
             found[place][priors[place][1]] *= factor
             relevances[place] = relevances[place] * factor

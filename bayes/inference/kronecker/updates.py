@@ -31,7 +31,7 @@ from bayes.inference.kronecker.evidence import (
     turned,
 )
 from bayes.inference.kronecker.penalties import Prior, Terms, majorise, minimum
-from bayes.inference.kronecker.scales import balanced
+from bayes.inference.kronecker.scales import TINY, balanced
 from bayes.inference.kronecker.sparse_model import Axis, SparseModel
 from bayes.inference.kronecker.tensors import contracted
 
@@ -123,13 +123,15 @@ def _part(axis: Axis, t: np.ndarray, prune: float) -> tuple[_Part, np.ndarray]:
         kept = np.flatnonzero(rows) if operator is None else np.arange(len(t))
         return _Part(axis, kept, None, operator, 0.0), np.flatnonzero(rows)
     floor = max(prune, _LEAST) * float(t.max())
+    # Lower, so that what comes there is pruned even as the largest falls somewhat.
+    least = max(0.1 * floor, TINY)
     kept = np.flatnonzero(t > floor)
     prior = None if axis.prior is None else axis.prior.of(kept)
     if axis.operator is None:
-        return _Part(axis, kept, prior, None, floor), kept
+        return _Part(axis, kept, prior, None, least), kept
     relevance = axis.operator[:, kept] @ t[kept]
     rows = np.flatnonzero(relevance > prune * relevance.max())
-    return _Part(axis, kept, prior, axis.operator[np.ix_(rows, kept)], floor), rows
+    return _Part(axis, kept, prior, axis.operator[np.ix_(rows, kept)], least), rows
 
 
 def sweep(
@@ -171,11 +173,10 @@ def sweep(
     # Real densities have a half before log determinant and squares.
     weight = (1.0 if whole.is_complex else 2.0) * model.repeats
     objective, evidence = [], -np.inf
-    for place in range(count):
+    priors = [(part.prior, part.kept) for part in parts]
+    for _ in range(count):
         spectrum, found, variance = UPDATES[update](model, parts, spectrum, found, variance, weight)
-        if place == count - 1:
-            priors = [(part.prior, part.kept) for part in parts]
-            spectrum, found = balanced(priors, spectrum, found)
+        spectrum, found = balanced(priors, spectrum, found)
         evidence = log_evidence(spectrum, variance, precisions(spectrum, variance))
         evidence /= model.repeats
         objective.append(evidence + model.log_prior(found, variance))

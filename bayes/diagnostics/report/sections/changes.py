@@ -85,7 +85,7 @@ def site_changes(prior: xr.DataArray, posterior: xr.DataArray) -> list[Change]:
     before, after = draws_by_element(prior), draws_by_element(posterior)
     kept = np.isfinite(before).all(axis=0) & np.isfinite(after).all(axis=0)
     quartiles = [np.percentile(draws, (25, 50, 75), axis=0) for draws in (before, after)]
-    kept &= quartiles[0][2] > quartiles[0][0]
+    kept &= (quartiles[0][2] > quartiles[0][0]) & (np.ptp(after, axis=0) > 0)
     if not kept.any():
         return []
     robust = _heavy(before[:, kept])
