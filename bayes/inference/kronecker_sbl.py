@@ -140,11 +140,9 @@ class KroneckerSBL(Method):
     def settings(self) -> dict[str, Any]:
         """The settings, with those of the sampler of variances."""
         found = super().settings()
-        return (
-            {**found, "hyper": {"nuts": self.hyper.settings()}}
-            if isinstance(self.hyper, NUTS)
-            else found
-        )
+        if isinstance(self.hyper, NUTS):
+            found["hyper"] = {"nuts": self.hyper.settings()}
+        return found
 
     @classmethod
     def structure(

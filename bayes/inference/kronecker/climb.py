@@ -73,7 +73,6 @@ class Climb:
             "key": words,
             "parameters": [np.stack(t) for t in zip(*(p for p, _ in starts), strict=True)],
             "variance": np.array([v for _, v in starts]),
-            "objective": np.full(self.starts, -np.inf),
             "evidence": np.full(self.starts, -np.inf),
             "trial": np.full(self.starts, -np.inf),
             "peak": np.asarray(-np.inf),
@@ -143,7 +142,7 @@ class Climb:
         best = int(state["best"])
         if best < 0:
             return False
-        least = self.tolerance * recognise(problem).model.observations.size
+        least = self.tolerance * recognise(problem).numbers
         return bool(state["gain"] < least) or int(state["sweeps"][best]) >= self.sweeps
 
     def _climb(self, found: Recognised, state: State) -> tuple[State, Chunk]:
@@ -151,10 +150,8 @@ class Climb:
         best = int(state["best"])
         turn = best if best >= 0 else int(np.argmin(state["sweeps"]))
         parameters = [t[turn] for t in state["parameters"]]
-        variance, least = (
-            float(state["variance"][turn]),
-            self.tolerance * found.model.observations.size,
-        )
+        variance = float(state["variance"][turn])
+        least = self.tolerance * found.numbers
         last = self.sweeps if best >= 0 else min(_TRIAL, self.sweeps)
         model = found.model if best >= 0 else found.model.with_flat_axes
         before = int(state["sweeps"][turn])
@@ -178,7 +175,6 @@ class Climb:
         if best < 0:
             new["trial"] = _put(state["trial"], turn, evidence)
         new["evidence"] = _put(state["evidence"], turn, evidence)
-        new["objective"] = _put(state["objective"], turn, trace[-1])
         new["sweeps"] = _put(state["sweeps"], turn, before + len(trace))
         new["gain"] = np.asarray(gain if best >= 0 else np.inf)
         if best < 0 and new["sweeps"].min() >= last:

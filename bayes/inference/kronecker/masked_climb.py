@@ -132,9 +132,7 @@ class MaskedClimb:
     # -------------------------------------------------------------------- parts
 
     def _settled(self, problem: Problem, state: State) -> bool:
-        mask = recognise(problem).mask
-        assert mask is not None
-        least = self.tolerance * int(mask.sum())
+        least = self.tolerance * recognise(problem).numbers
         return bool(state["gain"] < least) or int(state["sweeps"]) >= self.sweeps
 
     def _round(self, found: Recognised, state: State) -> tuple[State, Chunk]:

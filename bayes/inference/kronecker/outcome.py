@@ -41,7 +41,7 @@ def kept_draws(wanted: int, found: Recognised) -> int:
     """So many draws of the coefficients, or as many as fit in a GiB."""
     snapshots = int(np.prod(found.batch))
     size = 8 * snapshots * int(np.prod(found.sizes)) * (2 if found.pairs else 1)
-    return max(_FEWEST, min(wanted, _BYTES // size))
+    return min(wanted, max(_FEWEST, _BYTES // size))
 
 
 def site_values(
@@ -132,7 +132,11 @@ def assembled(
     if found.pairs:  # each part has half of the variance
         mean, sd = np.asarray(as_pairs(mean)), np.sqrt(0.5) * np.stack([sd, sd], axis=-1)
     moments = {found.coefficients: Moments(mean, np.broadcast_to(sd, mean.shape))}
-    return Draws(values, {}, chains=1, info=info, moments=moments)
+    # Draws are many: one that is not finite shows in their sum.
+    finite = np.isfinite(np.sum(draws)) and np.isfinite(variance)
+    return Draws(
+        values, {}, chains=1, info=info, moments=moments, non_finite=0 if finite else None
+    )
 
 
 def _kurtosis(
@@ -197,8 +201,7 @@ def observed_share(found: Recognised) -> float | None:
     learned += model.noise.prior is not None
     if not learned:
         return None
-    observed = model.observations.size if found.mask is None else int(found.mask.sum())
-    return observed * (2 if found.pairs else 1) / learned
+    return found.numbers / learned
 
 
 def null_evidence(model: SparseModel) -> float:

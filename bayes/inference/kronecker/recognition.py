@@ -73,6 +73,12 @@ class Recognised:
         """Number of coefficients along each axis."""
         return tuple(axis.size for axis in self.model.axes)
 
+    @property
+    def numbers(self) -> int:
+        """Real numbers that were observed."""
+        observed = self.y.size if self.mask is None else int(self.mask.sum())
+        return observed * (2 if self.pairs else 1)
+
 
 def recognise(problem: Problem) -> Recognised:
     """The Kronecker model that a program is.

@@ -15,7 +15,7 @@ __all__ = ["start"]
 
 _NOISE = 0.1
 """Share of the observations' power that is taken for noise where it is learned."""
-_SWEEPS = 30
+_SWEEPS = 15
 _PRUNE = 1e-8
 _LEAST = 1e-4
 """Smallest start of a slice, as a part of the largest: what a rank-one fit misses may come back."""
