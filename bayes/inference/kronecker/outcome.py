@@ -134,9 +134,7 @@ def assembled(
     moments = {found.coefficients: Moments(mean, np.broadcast_to(sd, mean.shape))}
     # Draws are many: one that is not finite shows in their sum.
     finite = np.isfinite(np.sum(draws)) and np.isfinite(variance)
-    return Draws(
-        values, {}, chains=1, info=info, moments=moments, non_finite=0 if finite else None
-    )
+    return Draws(values, {}, chains=1, info=info, moments=moments, non_finite=0 if finite else None)
 
 
 def _kurtosis(
