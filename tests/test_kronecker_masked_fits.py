@@ -16,7 +16,7 @@ from bayes.distributions import (
     as_pairs,
     from_pairs,
 )
-from bayes.inference.kronecker import masked_climb
+from bayes.inference.kronecker import masked_climb, run
 from bayes.inference.kronecker.tensors import along
 
 SBL = bayes.KroneckerSBL
@@ -239,7 +239,7 @@ def test_a_run_that_was_killed_ends_with_the_same_bits(rng, tmp_path, monkeypatc
     factors, _, y, mask, *_ = sparse_problem(rng, (5, 6), 7, 2, 0.3, 0.02)
     data = {"factors": factors, "y": np.where(mask, y, np.nan), "mask": mask}
     method = SBL(sweeps=50, draws=30)
-    monkeypatch.setattr(masked_climb, "_NUMBERS", 10 * y.size)
+    monkeypatch.setattr(run, "_NUMBERS", 10 * y.size)
     whole = bayes.fit(sparse, data, method, seed=4)
     blocks = whole.method.info["sweeps"] // 5 + 3
     step, count = masked_climb.MaskedClimb.step, iter(range(10**6))

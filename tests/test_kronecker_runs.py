@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 import bayes
 from bayes import cli
-from bayes.inference.kronecker import climb, outcome
+from bayes.inference.kronecker import climb, outcome, run
 from bayes.inference.kronecker.climb import Climb
 
 SBL = bayes.KroneckerSBL
@@ -26,7 +26,7 @@ few = pytest.mark.filterwarnings("ignore::bayes.ConvergenceWarning")
 def small_blocks(monkeypatch):
     """Two sweeps, or a hundred draws, in a block."""
     monkeypatch.setattr(climb, "_WORK", 1.0)
-    monkeypatch.setattr(climb, "_NUMBERS", 100 * SMALL.y.size)
+    monkeypatch.setattr(run, "_NUMBERS", 100 * SMALL.y.size)
 
 
 @functools.cache

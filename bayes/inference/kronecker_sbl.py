@@ -152,9 +152,9 @@ class KroneckerSBL(Method):
         return known_posterior(problem, sites, info)
 
     def _run(self, problem: Problem) -> Climb | MaskedClimb | HyperSampling:
-        common = (self.update, self.sweeps, self.tolerance, self.prune)
-        if self.hyper == "map" and recognise(problem).mask is not None:
-            return MaskedClimb(*common, self.draws)
-        if self.hyper == "map":
-            return Climb(*common, self.starts, self.draws)
-        return HyperSampling(self.hyper if isinstance(self.hyper, NUTS) else NUTS())
+        if self.hyper != "map":
+            return HyperSampling(self.hyper if isinstance(self.hyper, NUTS) else NUTS())
+        common = (self.update, self.sweeps, self.tolerance, self.prune, self.draws)
+        if recognise(problem).mask is not None:
+            return MaskedClimb(*common)
+        return Climb(*common, self.starts)

@@ -9,26 +9,17 @@ import jax
 import numpy as np
 from jaxtyping import Array
 
-from bayes.inference.kronecker.given import given_variances
-from bayes.inference.kronecker.outcome import (
-    assembled,
-    joined,
-    kept_draws,
-    null_evidence,
-    observed_share,
-)
+from bayes.inference.kronecker.outcome import null_evidence
 from bayes.inference.kronecker.recognition import Recognised, recognise
-from bayes.inference.kronecker.scales import normalised
+from bayes.inference.kronecker.run import State, TypeIIRun
 from bayes.inference.kronecker.starts import start
 from bayes.inference.kronecker.updates import sweep
 from bayes.inference.kronecker.widening import widening
 from bayes.inference.randomness import Purpose, generator_of
-from bayes.method import Chunk, Draws, Progress
+from bayes.method import Chunk
 from bayes.problem import Problem
 
 __all__ = ["Climb"]
-
-State = dict[str, Any]
 
 _TRIAL = 30
 """Sweeps of each start, with flat priors along the axes, after which climbs are compared: priors
@@ -37,29 +28,22 @@ _BATCH = 10
 """Sweeps between looks at what can be pruned."""
 _WORK = 2e9
 """Multiplications in a block of work, about a second's."""
-_NUMBERS = 2**22
-"""Coefficients drawn at once."""
 
 
 @dataclasses.dataclass(frozen=True)
-class Climb:
-    """A run that climbs the evidence from several starts, and then draws.
+class Climb(TypeIIRun):
+    """A run that climbs the evidence from several starts, and goes on with the best.
 
     Parameters
     ----------
     update : str
     sweeps : int
     tolerance, prune : float
-    starts, draws : int
+    draws, starts : int
         As for ``KroneckerSBL``.
     """
 
-    update: str
-    sweeps: int
-    tolerance: float
-    prune: float
     starts: int
-    draws: int
 
     def init(self, problem: Problem, key: Array) -> State:
         """The starts."""
@@ -82,76 +66,13 @@ class Climb:
             "drawn": np.asarray(0),
         }
 
-    def step(self, problem: Problem, state: State) -> tuple[State, Chunk | None]:
-        """Some sweeps, or some draws."""
-        found = recognise(problem)
-        if not self._settled(problem, state):
-            return self._climb(found, state)
-        before = int(state["drawn"])
-        count = min(
-            self._draws(found) - before, max(1, _NUMBERS // found.model.observations.y.size)
-        )
-        chunk = {"draws": self._sample(found, state, before, count)}
-        return {**state, "drawn": np.asarray(before + count)}, chunk
-
-    def done(self, problem: Problem, state: State) -> bool:
-        """Whether the climb has ended and all draws are taken."""
-        wanted = self._draws(recognise(problem))
-        return self._settled(problem, state) and int(state["drawn"]) >= wanted
-
-    def finish(self, problem: Problem, state: State, chunks: list[Chunk], key: Array) -> Draws:
-        """The draws, with the variances that they are given."""
-        found = recognise(problem)
-        if state["best"] < 0:  # stopped before all climbs were compared
-            state = {**state, "best": np.asarray(int(np.argmax(state["evidence"])))}
-        drawn = [chunk["draws"] for chunk in chunks if "draws" in chunk]
-        if not drawn:
-            drawn = [self._sample(found, state, 0, min(self._draws(found), 100))]
-        best = int(state["best"])
-        traces = [c["objective"] for c in chunks if "objective" in c and int(c["start"]) == best]
-        parameters, variance = self._chosen(found, state)
-        info = {
-            "type_ii": True,
-            "not_converged": self._objection(problem, state),
-            "objective": np.concatenate(traces).tolist() if traces else [],
-            "log_evidence": float(state["evidence"][best]),
-            "peak_evidence": float(state["peak"]),
-            "null_evidence": null_evidence(found.model),
-            "widening": widening(found.model, parameters, variance, self.prune),
-            "observations_per_variance": observed_share(found),
-            "sweeps": int(state["sweeps"][best]),
-            "start": best,
-            "evidence_of_starts": state["trial"].tolist(),
-            "scales": [site for site in found.scales if site is not None],
-            "prune": self.prune,
-            "wanted_draws": self.draws,
-        }
-        if found.model.noise.prior is not None:
-            info["noise_share"] = variance / found.model.observations.power
-        return assembled(problem, found, parameters, variance, joined(drawn), info)
-
-    def progress(self, problem: Problem, state: State) -> Progress | None:
-        """How many draws are taken, once the climb has ended."""
-        if not self._settled(problem, state):
-            return None
-        return Progress(int(state["drawn"]), self._draws(recognise(problem)), "draw")
-
-    # -------------------------------------------------------------------- parts
-
-    def _settled(self, problem: Problem, state: State) -> bool:
-        best = int(state["best"])
-        if best < 0:
-            return False
-        least = self.tolerance * recognise(problem).numbers
-        return bool(state["gain"] < least) or int(state["sweeps"][best]) >= self.sweeps
-
-    def _climb(self, found: Recognised, state: State) -> tuple[State, Chunk]:
+    def climb(self, found: Recognised, state: State) -> tuple[State, Chunk]:
         """A block of sweeps of one climb."""
         best = int(state["best"])
         turn = best if best >= 0 else int(np.argmin(state["sweeps"]))
         parameters = [t[turn] for t in state["parameters"]]
         variance = float(state["variance"][turn])
-        least = self.tolerance * found.numbers
+        least = self.least_gain(found)
         last = self.sweeps if best >= 0 else min(_TRIAL, self.sweeps)
         model = found.model if best >= 0 else found.model.with_flat_axes
         before = int(state["sweeps"][turn])
@@ -182,6 +103,36 @@ class Climb:
         comparable = best >= 0 or found.model.has_flat_axes
         return new, {"objective": trace if comparable else trace[:0], "start": np.asarray(turn)}
 
+    def swept(self, state: State) -> int:
+        """Sweeps of the best climb."""
+        best = int(state["best"])
+        return -1 if best < 0 else int(state["sweeps"][best])
+
+    def variances(self, state: State) -> tuple[list[np.ndarray], float]:
+        """Those of the best climb."""
+        best = _best(state)
+        return [t[best] for t in state["parameters"]], float(state["variance"][best])
+
+    def facts(
+        self, found: Recognised, state: State, parameters: list[np.ndarray], variance: float
+    ) -> dict[str, Any]:
+        """Evidence of the climbs, and what taking variances for known leaves out."""
+        best = _best(state)
+        return {
+            "log_evidence": float(state["evidence"][best]),
+            "peak_evidence": float(state["peak"]),
+            "null_evidence": null_evidence(found.model),
+            "widening": widening(found.model, parameters, variance, self.prune),
+            "sweeps": int(state["sweeps"][best]),
+            "start": best,
+            "evidence_of_starts": state["trial"].tolist(),
+            "power": found.model.observations.power,
+        }
+
+    def traced(self, state: State, chunk: Chunk) -> bool:
+        """Whether a chunk is of the best climb."""
+        return "objective" in chunk and int(chunk["start"]) == _best(state)
+
     def _block(self, found: Recognised) -> int:
         """Sweeps in a block, the same on every machine."""
         model = found.model
@@ -192,24 +143,11 @@ class Climb:
             cost += 10 * int(np.prod(found.sizes)) * max(m for m, _ in shapes)
         return max(2, min(200, int(_WORK / cost)))
 
-    def _draws(self, found: Recognised) -> int:
-        return kept_draws(self.draws, found)
 
-    def _chosen(self, found: Recognised, state: State) -> tuple[list[np.ndarray], float]:
-        best = int(state["best"])
-        parameters = [t[best] for t in state["parameters"]]
-        return normalised(found.model, parameters), float(state["variance"][best])
-
-    def _sample(self, found: Recognised, state: State, before: int, count: int) -> np.ndarray:
-        parameters, variance = self._chosen(found, state)
-        known = given_variances(found, found.model.pruned(parameters, self.prune), variance)
-        return known.draws(generator_of(state["key"], Purpose.DRAWS, before), count)
-
-    def _objection(self, problem: Problem, state: State) -> str:
-        """Why the variances are not those of a maximum; empty where they are."""
-        if self._settled(problem, state) and int(state["sweeps"][int(state["best"])]) < self.sweeps:
-            return ""
-        return "the evidence was still rising when the climb ended; take more sweeps="
+def _best(state: State) -> int:
+    """The climb that goes on; the best so far of a run that was stopped before all are compared."""
+    best = int(state["best"])
+    return best if best >= 0 else int(np.argmax(state["evidence"]))
 
 
 def _put(values: np.ndarray, place: int, value: Any) -> np.ndarray:
