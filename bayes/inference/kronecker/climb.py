@@ -117,16 +117,16 @@ class Climb(TypeIIRun):
         self, found: Recognised, state: State, parameters: list[np.ndarray], variance: float
     ) -> dict[str, Any]:
         """Evidence of the climbs, and what taking variances for known leaves out."""
-        best = _best(state)
+        best, observed = _best(state), found.model.observations
         return {
             "log_evidence": float(state["evidence"][best]),
             "peak_evidence": float(state["peak"]),
-            "null_evidence": null_evidence(found.model),
+            "null_evidence": null_evidence(found, observed.size, observed.power),
             "widening": widening(found.model, parameters, variance, self.prune),
             "sweeps": int(state["sweeps"][best]),
             "start": best,
             "evidence_of_starts": state["trial"].tolist(),
-            "power": found.model.observations.power,
+            "power": observed.power,
         }
 
     def traced(self, state: State, chunk: Chunk) -> bool:
@@ -135,12 +135,10 @@ class Climb(TypeIIRun):
 
     def _block(self, found: Recognised) -> int:
         """Sweeps in a block, the same on every machine."""
-        model = found.model
-        shapes = [factor.shape for factor in model.observations.factors]
-        y = model.observations.y.size
-        cost = sum(y * (m + n) + m * m * (m + 2 * n) for m, n in shapes)
+        observed = found.model.observations
+        cost = observed.work
         if self.update != "mm":
-            cost += 10 * int(np.prod(found.sizes)) * max(m for m, _ in shapes)
+            cost += 10 * int(np.prod(found.sizes)) * max(map(len, observed.factors))
         return max(2, min(200, int(_WORK / cost)))
 
 

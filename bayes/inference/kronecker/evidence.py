@@ -72,6 +72,12 @@ class Observations(NamedTuple):
         """Mean square of the observations."""
         return float((np.sum(np.abs(self.y) ** 2) + self.energy) / self.size)
 
+    @property
+    def work(self) -> int:
+        """Multiplications that statistics along all axes take, about."""
+        shapes = [factor.shape for factor in self.factors]
+        return sum(self.y.size * (m + n) + m * m * (m + 2 * n) for m, n in shapes)
+
 
 def observe(factors: Sequence[np.ndarray], y: np.ndarray) -> Observations:
     """Reduce tall factors: what lies outside of their ranges is noise alone.

@@ -13,6 +13,7 @@ from bayes.inference.kronecker.evidence import observe
 from bayes.inference.kronecker.imputation import Imputation, completed, impute
 from bayes.inference.kronecker.masked import masked_log_evidence
 from bayes.inference.kronecker.masks import MaskedObservations, observe_masked
+from bayes.inference.kronecker.outcome import null_evidence
 from bayes.inference.kronecker.recognition import Recognised, recognise
 from bayes.inference.kronecker.run import State, TypeIIRun
 from bayes.inference.kronecker.sparse_model import SparseModel
@@ -85,7 +86,7 @@ class MaskedClimb(TypeIIRun):
             "log_evidence": evidence,
             "log_evidence_error": error,
             "peak_evidence": evidence,
-            "null_evidence": _null_evidence(found, observed),
+            "null_evidence": null_evidence(found, observed.size, observed.power),
             "power": observed.power,
         }
 
@@ -132,12 +133,3 @@ class MaskedClimb(TypeIIRun):
         assert found.mask is not None
         generator = generator_of(words, Purpose.NOISE, 0)
         return observe_masked(found.factors, found.y, found.mask, generator)
-
-
-def _null_evidence(found: Recognised, observed: MaskedObservations) -> float:
-    """Log density of what was observed if all coefficients were zero."""
-    given = found.model.noise.given
-    variance = observed.power if given is None else given
-    weight, tau = (1.0, np.pi) if np.iscomplexobj(found.y) else (0.5, 2.0 * np.pi)
-    each = np.log(tau * variance) + observed.power / variance
-    return float(-weight * observed.size * each)

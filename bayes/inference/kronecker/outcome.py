@@ -10,7 +10,6 @@ import numpy as np
 from bayes.distributions.pairs import as_pairs
 from bayes.inference.kronecker.posterior import KroneckerPosterior
 from bayes.inference.kronecker.recognition import Recognised, recognise
-from bayes.inference.kronecker.sparse_model import SparseModel
 from bayes.inference.kronecker.tensors import outer
 from bayes.method import Draws, Moments
 from bayes.problem import Problem
@@ -22,7 +21,6 @@ __all__ = [
     "known_posterior",
     "null_evidence",
     "observed_share",
-    "site_values",
     "with_derived",
 ]
 
@@ -44,46 +42,10 @@ def kept_draws(wanted: int, found: Recognised) -> int:
     return min(wanted, max(_FEWEST, _BYTES // size))
 
 
-def site_values(
-    problem: Problem,
-    found: Recognised,
-    parameters: list[np.ndarray],
-    variance: np.ndarray,
-    draws: np.ndarray,
-) -> dict[str, np.ndarray]:
-    """Values of all sites that the posterior reports, of shape (chain, draw, ...).
-
-    Parameters
-    ----------
-    problem : Problem
-        The program.
-    found : Recognised
-        What its sites are.
-    parameters : list of array of shape (chain, draw, k_i)
-        What the prior variances along each axis are made of.
-    variance : array of shape (chain, draw)
-        Of the noise.
-    draws : array of shape (chain, draw, L, n_1, ..., n_I)
-        Coefficients.
-
-    Returns
-    -------
-    dict
-        Arrays by site.
-    """
-    values: dict[str, np.ndarray] = {}
-    for site, axis, t in zip(found.scales, found.model.axes, parameters, strict=True):
-        if site is not None and axis.prior is not None:
-            values[site] = t ** (1.0 / axis.prior.power)
-    if found.noise is not None and found.model.noise.prior is not None:
-        values[found.noise] = variance ** (1.0 / found.model.noise.prior.power)
-    return with_derived(problem, found, values, draws)
-
-
 def with_derived(
     problem: Problem, found: Recognised, values: Mapping[str, np.ndarray], draws: np.ndarray
 ) -> dict[str, np.ndarray]:
-    """The same with coefficients, and with deterministic sites.
+    """Values of all sites that the posterior reports, of shape (chain, draw, ...).
 
     Parameters
     ----------
@@ -119,10 +81,15 @@ def assembled(
     info: dict[str, Any],
 ) -> Draws:
     """Draws at one set of variances, which takes no memory for each draw."""
-    count = len(draws)
-    repeated = [np.broadcast_to(t, (1, count, len(t))) for t in parameters]
-    noise = np.broadcast_to(np.asarray(variance), (1, count))
-    values = site_values(problem, found, repeated, noise, draws[None])
+    shape = (1, len(draws))
+    values: dict[str, np.ndarray] = {}
+    for site, axis, t in zip(found.scales, found.model.axes, parameters, strict=True):
+        if site is not None and axis.prior is not None:
+            values[site] = np.broadcast_to(t ** (1.0 / axis.prior.power), (*shape, len(t)))
+    if found.noise is not None and found.model.noise.prior is not None:
+        noise = variance ** (1.0 / found.model.noise.prior.power)
+        values[found.noise] = np.broadcast_to(np.asarray(noise), shape)
+    values = with_derived(problem, found, values, draws[None])
     known = KroneckerPosterior(
         found, found.model.pruned(parameters, info["prune"]), variance, 0.0, np.zeros(0)
     )
@@ -202,10 +169,9 @@ def observed_share(found: Recognised) -> float | None:
     return found.numbers / learned
 
 
-def null_evidence(model: SparseModel) -> float:
-    """Log density of the observations if all coefficients were zero."""
-    observations, given = model.observations, model.noise.given
-    variance = observations.power if given is None else given
-    weight, tau = (1.0, np.pi) if observations.is_complex else (0.5, 2.0 * np.pi)
-    each = np.log(tau * variance) + observations.power / variance
-    return float(-weight * observations.size * each)
+def null_evidence(found: Recognised, size: int, power: float) -> float:
+    """Log density of so many observations of this power if all coefficients were zero."""
+    given = found.model.noise.given
+    variance = power if given is None else given
+    weight, tau = (1.0, np.pi) if found.pairs else (0.5, 2.0 * np.pi)
+    return float(-weight * size * (np.log(tau * variance) + power / variance))

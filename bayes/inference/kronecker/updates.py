@@ -19,7 +19,6 @@ from typing import NamedTuple
 import numpy as np
 
 from bayes.inference.kronecker.evidence import (
-    Observations,
     Spectrum,
     decompose,
     log_evidence,
@@ -169,7 +168,8 @@ def sweep(
     whole = model.observations
     factors = tuple(f[:, rows] for f, (_, rows) in zip(whole.factors, pairs, strict=True))
     found = [np.array(t) for t in parameters]
-    spectrum = _at(whole._replace(factors=factors), parts, found)
+    relevances = [part.relevance(t) for part, t in zip(parts, found, strict=True)]
+    spectrum = decompose(whole._replace(factors=factors), relevances)
     # Real densities have a half before log determinant and squares.
     weight = (1.0 if whole.is_complex else 2.0) * model.repeats
     objective, evidence = [], -np.inf
@@ -181,13 +181,6 @@ def sweep(
         evidence /= model.repeats
         objective.append(evidence + model.log_prior(found, variance))
     return Sweeps(found, variance, np.array(objective), evidence)
-
-
-def _at(
-    observations: Observations, parts: Sequence[_Part], parameters: Sequence[np.ndarray]
-) -> Spectrum:
-    relevances = [part.relevance(t) for part, t in zip(parts, parameters, strict=True)]
-    return decompose(observations, relevances)
 
 
 def _mm(
@@ -215,8 +208,10 @@ def _mm(
 
 
 def _noise_step(model: SparseModel, variance: float, terms: Terms, weight: float) -> float:
+    """Where terms of the noise, with those of its prior, are least; as it is where it is given."""
     prior = model.noise.prior
-    assert prior is not None
+    if prior is None:
+        return variance
     total = terms.times(1.0 / weight).plus(majorise(prior, variance))
     least = 1e-12 * model.observations.power
     return max(float(minimum(total, variance)), least)
@@ -261,9 +256,8 @@ def _cycles(most: int) -> Callable:
                 found[place], relevances[place] = new, part.relevance(new)
             if change < _CYCLE_TOLERANCE:
                 break
-        if model.noise.prior is not None:
-            terms = Terms(inverse=residual, log=model.observations.size)
-            variance = _noise_step(model, variance, terms, weight)
+        terms = Terms(inverse=residual, log=model.observations.size)
+        variance = _noise_step(model, variance, terms, weight)
         for place, relevance in enumerate(relevances):
             spectrum = turned(spectrum, place, relevance)
         return spectrum, found, variance
@@ -295,9 +289,8 @@ def _svd(
         new[part.kept] = np.maximum(relevance, _LEAST * relevance.max())
         found[place] = new
         spectrum = turned(spectrum, place, part.relevance(new))
-    if model.noise.prior is not None:
-        terms = Terms(inverse=residual, log=model.observations.size)
-        variance = _noise_step(model, variance, terms, weight)
+    terms = Terms(inverse=residual, log=model.observations.size)
+    variance = _noise_step(model, variance, terms, weight)
     return spectrum, found, variance
 
 

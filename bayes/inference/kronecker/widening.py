@@ -62,7 +62,11 @@ def widening(
     climb = _Curvature(model, parameters, prune)
     count = climb.size
     coefficients = int(np.prod([len(rows) for rows in climb.rows])) * len(model.observations.y)
-    if count > _MOST or count * coefficients > _NUMBERS or 2 * count * climb.cost > _WORK:
+    if (
+        count > _MOST
+        or count * coefficients > _NUMBERS
+        or 2 * count * climb.observations.work > _WORK
+    ):
         return None
     centre = climb.pack(parameters, variance)
     spectrum, noise = climb.at(centre)
@@ -114,8 +118,6 @@ class _Curvature:
         ]
         self.learns_noise = model.noise.prior is not None
         self.size = sum(map(len, self.kept)) + self.learns_noise
-        shapes = [factor.shape for factor in factors]
-        self.cost = sum(whole.y.size * (m + n) + m * m * (m + 2 * n) for m, n in shapes)
 
     def pack(self, parameters: Sequence[np.ndarray], variance: float) -> np.ndarray:
         logs = [np.log(t[kept]) for t, kept in zip(parameters, self.kept, strict=True)]
