@@ -46,6 +46,10 @@ if TYPE_CHECKING:
     from bayes.model import Model
     from bayes.posterior import Posterior, load
     from bayes.predictive_checks import PredictiveCheck
+    from bayes.surrogates.amortize import amortize
+    from bayes.surrogates.distribution_transformer import DistributionTransformer
+    from bayes.surrogates.simulation_bank import SimulationBank
+    from bayes.surrogates.surrogate import Surrogate
 
 __version__ = "0.1.0"
 
@@ -64,6 +68,7 @@ __all__ = [
     "DataError",
     "DataWarning",
     "Diagnostics",
+    "DistributionTransformer",
     "FileError",
     "InitError",
     "KroneckerSBL",
@@ -78,7 +83,10 @@ __all__ = [
     "PredictiveCheck",
     "SettingsError",
     "ShapeError",
+    "SimulationBank",
+    "Surrogate",
     "UnsupportedModelError",
+    "amortize",
     "compare",
     "distributions",
     "fit",
@@ -105,10 +113,14 @@ _HOMES = {
     "Check": "bayes.diagnostics.checks",
     "Data": "bayes.data",
     "Diagnostics": "bayes.diagnostics.checks",
+    "DistributionTransformer": "bayes.surrogates.distribution_transformer",
     "Method": "bayes.method",
     "Model": "bayes.model",
     "Posterior": "bayes.posterior",
     "PredictiveCheck": "bayes.predictive_checks",
+    "SimulationBank": "bayes.surrogates.simulation_bank",
+    "Surrogate": "bayes.surrogates.surrogate",
+    "amortize": "bayes.surrogates.amortize",
     "compare": "bayes.criticism",
     "fit": "bayes.fit",
     "gallery": "bayes.gallery",

@@ -15,7 +15,7 @@ from typing import Annotated, Any
 
 import typer
 
-from bayes import cli_calibration
+from bayes import cli_calibration, cli_surrogates
 from bayes.errors import (
     BayesError,
     ConvergenceWarning,
@@ -35,6 +35,8 @@ Examples:
   bayes fit models/eight_schools.py --save schools.zarr
 
   bayes fit my_model.py --data table.csv --method nuts --set draws=2000 --set target_accept=0.95
+
+  bayes fit my_model.py --data table.csv --method my.safetensors
 
   bayes summary schools.zarr
 
@@ -75,7 +77,10 @@ def fit(
     data: Annotated[
         pathlib.Path | None, typer.Option(help="Table or arguments: .csv, .json or .parquet.")
     ] = None,
-    method: Annotated[str, typer.Option(help="Name of a method; see `bayes methods`.")] = "nuts",
+    method: Annotated[
+        str,
+        typer.Option(help="Name of a method, see `bayes methods`, or a trained .safetensors file."),
+    ] = "nuts",
     settings: Annotated[
         list[str] | None,
         typer.Option("--set", help="A setting of the method, option=value; may be repeated."),
@@ -99,7 +104,8 @@ def fit(
 ) -> None:
     """Fit the model in FILE and print its summary and verdict."""
     with _plain_errors():
-        chosen = _configure(method, settings or [])
+        is_trained = cli_surrogates.is_trained(method)
+        chosen = None if is_trained else _configure(method, settings or [])
         import bayes
         from bayes.diagnostics.report.report import require_writable
         from bayes.storage import require_replaceable
@@ -109,6 +115,8 @@ def fit(
         if report is not None:
             require_writable(report)
         model, table = _read_model(file, data, reparam)
+        if is_trained:
+            chosen = cli_surrogates.load_trained(method, model, settings or [])
 
         with warnings.catch_warnings():
             # The verdict is printed below.
@@ -147,7 +155,7 @@ def summary(
 ) -> None:
     """Print the summary and the verdict of a saved posterior."""
     with _plain_errors():
-        from bayes.posterior import load
+        from bayes.storage import load
 
         loaded = load(posterior)
         typer.echo(_table(loaded, rows))
@@ -177,7 +185,7 @@ def report(
     with _plain_errors():
         from bayes.diagnostics.report.report import require_writable
         from bayes.gallery import Entry
-        from bayes.posterior import load
+        from bayes.storage import load
 
         beside = pathlib.Path(f"{str(posterior).removesuffix('.zarr')}.html")
         path = beside if out is None else out
@@ -202,8 +210,12 @@ def methods() -> None:
         typer.echo(f"{name}: {title}")
         for field in dataclasses.fields(cls):
             typer.echo(f"  {field.name}={describe(field.default)}")
+    typer.echo("")
+    for line in cli_surrogates.learned_methods():
+        typer.echo(line)
 
 
+app.command(epilog=cli_surrogates.EXAMPLES)(cli_surrogates.amortize)
 app.command(epilog=cli_calibration.EXAMPLES)(cli_calibration.sbc)
 
 
@@ -307,7 +319,18 @@ def _configure(name: str, settings: list[str]) -> Any:
     if name == "auto" and not settings:
         return name
     method = method_by_name("nuts" if name == "auto" else name)
-    known = {f.name for f in dataclasses.fields(method)}
+    values = _settings_of(method, name, settings)
+    try:
+        return dataclasses.replace(method, **values)
+    except TypeError as error:
+        raise SettingsError(f"--set: {error}") from error
+
+
+def _settings_of(
+    configured: Any, name: str, settings: list[str], known: set[str] | None = None
+) -> dict[str, Any]:
+    """Settings given as option=value, for a dataclass of them."""
+    known = {f.name for f in dataclasses.fields(configured)} if known is None else known
     values: dict[str, Any] = {}
     for setting in settings:
         option, equals, text = setting.partition("=")
@@ -320,10 +343,7 @@ def _configure(name: str, settings: list[str]) -> Any:
             values[option] = ast.literal_eval(text)
         except (ValueError, SyntaxError):
             values[option] = text
-    try:
-        return dataclasses.replace(method, **values)
-    except TypeError as error:
-        raise SettingsError(f"--set: {error}") from error
+    return values
 
 
 def main() -> None:

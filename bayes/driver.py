@@ -19,7 +19,7 @@ from bayes.method import Chunk, Draws, Method, Progress, count_non_finite
 from bayes.problem import Problem
 from bayes.threefry import seed_key, split_key
 
-__all__ = ["Outcome", "drive"]
+__all__ = ["Outcome", "Stop", "drive"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,7 +44,7 @@ class Outcome:
     non_finite: int
 
 
-class _Stop:
+class Stop:
     """Ctrl-C as a request: the first one ends the run after its block, the second at once."""
 
     def __init__(self) -> None:
@@ -129,7 +129,7 @@ def drive(
     """
     begin = time.perf_counter()
     run_key, finish_key = split_key(seed_key(seed))
-    stop, line = _Stop(), _ProgressLine(method.name, progress)
+    stop, line = Stop(), _ProgressLine(method.name, progress)
     interrupted = None
     with stop.listening():
         try:

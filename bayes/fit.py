@@ -54,9 +54,9 @@ def fit(
         static. Categorical columns become integer codes; an argument ``n_<column>`` that is not
         given is the number of its levels.
     method : str or Method
-        A name for the method's defaults, a configured method, or ``"auto"``: a method that solves
-        the model's structure, NUTS, or where that would take longer than ``budget`` or ten minutes
-        an approximation; the posterior's record says why.
+        A name for the method's defaults, a configured or trained method, or ``"auto"``: a method
+        that solves the model's structure, NUTS, or where that would take longer than ``budget`` or
+        ten minutes an approximation; the posterior's record says why.
     seed : int
         All randomness comes from it: same seed, machine and versions, same draws to the bit.
     dims, coords : mapping, optional
@@ -68,7 +68,8 @@ def fit(
     refine : {"psis", "nuts"}, optional
         What corrects the draws of an approximation: ``"psis"`` resamples them by their
         Pareto-smoothed importance weights, ``"nuts"`` starts chains from them with the
-        approximation's covariance for a first metric.
+        approximation's covariance for a first metric. A learned surrogate takes ``"nuts"`` by
+        itself where importance weights cannot correct its draws.
     budget : float, optional
         Seconds after which the run stops with what it has.
     checkpoint : path, optional
@@ -106,6 +107,8 @@ def fit(
     chosen, reason = as_method(method), "asked for"
     bound = bound_for(chosen, model, dims, coords, reparam)
     with computing():
+        if chosen is not None:
+            bound, data = chosen.rewritten(bound, data)
         problem = bound.bind(data, marginal=chosen is None or chosen.marginal)
         if chosen is None:
             chosen, reason = choose_for(problem, budget)
@@ -119,17 +122,19 @@ def fit(
         identity = run_identity(problem, chosen, seed) if checkpoint is not None else {}
         kept = last = None
         if checkpoint is not None:
-            kept = Checkpoint(checkpoint, identity)
-            if refine == "nuts":
-                kept = Checkpoint(pathlib.Path(checkpoint) / "approximation", identity)
-                last = Checkpoint(pathlib.Path(checkpoint) / "nuts", identity)
+            first = "approximation" if refine == "nuts" else "."
+            kept = Checkpoint(pathlib.Path(checkpoint) / first, identity)
+            # Its folder is not made before there are chains, which a method may ask for itself.
+            last = Checkpoint(pathlib.Path(checkpoint) / "nuts", identity)
         outcome = drive(problem, chosen, seed, budget=budget, checkpoint=kept, progress=progress)
         settings = chosen.settings()
+        if refine is not None:
+            settings["refine"] = refine
+        refine = refine or chosen.escalation(outcome.draws)
         if refine is not None:
             outcome = refine_outcome(
                 outcome, problem, refine, seed, budget=budget, checkpoint=last, progress=progress
             )
-            settings["refine"] = refine
         outcome = _examined(problem, outcome, seed)
         record = MethodRecord(
             chosen.name,

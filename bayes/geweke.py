@@ -17,7 +17,7 @@ import numpy as np
 from jaxtyping import Array, Float
 from numpyro import handlers
 
-from bayes.calibration.design import Design, warnings_of_data_ignored
+from bayes.design import Design, warnings_of_data_ignored
 from bayes.calibration.judgement import LEVEL
 from bayes.calibration.simulation import seeds_of
 from bayes.calibration.uniformity import adjust

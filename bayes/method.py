@@ -17,6 +17,7 @@ import numpy as np
 from jaxtyping import Array
 
 from bayes.errors import SettingsError, ShapeError, UnsupportedModelError
+from bayes.model import Model
 from bayes.normals import Normal
 from bayes.problem import Problem
 from bayes.stored_draws import StoredDraws
@@ -32,6 +33,12 @@ __all__ = [
     "method_by_name",
     "methods",
 ]
+
+_LEARNED = {
+    "distribution_transformer": "DistributionTransformer",
+    "simulation_bank": "SimulationBank",
+}
+"""Names of methods that are trained first, and the settings that they are trained with."""
 
 Chunk = Mapping[str, np.ndarray]
 """One block's result: arrays by name, with leading (chain, draw) where they are draws."""
@@ -153,6 +160,8 @@ class Method(abc.ABC):
     """Whether it solves models of a structure of its own, and is the first choice for them."""
     refinable: ClassVar[bool] = True
     """Whether ``refine`` can correct its draws: whether they have a log density."""
+    learned: ClassVar[bool] = False
+    """Whether it is trained before it can be used, so that a name alone does not say which."""
 
     @abc.abstractmethod
     def check(self, problem: Problem) -> None:
@@ -173,6 +182,25 @@ class Method(abc.ABC):
     @abc.abstractmethod
     def finish(self, problem: Problem, state: Any, chunks: list[Chunk], key: Array) -> Draws:
         """Turn the chunks into draws."""
+
+    def rewritten(self, model: Model, data: Any) -> tuple[Model, Any]:
+        """The model and the data that are bound in place of those of a call; by default the same.
+
+        Parameters
+        ----------
+        model : Model
+            The model, with what the call says of it.
+        data : Any
+            The data as they were given.
+        """
+        return model, data
+
+    def escalation(self, draws: Draws) -> str | None:
+        """What ``fit`` refines draws with where it is not told: None for nothing.
+
+        It must follow from the draws alone, so that a run that is resumed takes the same way.
+        """
+        return None
 
     def progress(self, problem: Problem, state: Any) -> Progress | None:
         """How far the run is, for the progress line; None where it cannot be told."""
@@ -224,7 +252,10 @@ def describe(value: Any) -> Any:
 
 @functools.cache
 def methods() -> dict[str, type[Method]]:
-    """Every method by name: those in ``bayes.inference`` and of entry points ``bayes.methods``."""
+    """Every method by name: those in ``bayes.inference`` and of entry points ``bayes.methods``.
+
+    Learned ones are not among them: they have no default configuration.
+    """
     import bayes.inference
 
     for module in pkgutil.iter_modules(bayes.inference.__path__):
@@ -233,7 +264,7 @@ def methods() -> dict[str, type[Method]]:
 
     for point in entry_points(group="bayes.methods"):
         point.load()
-    found = {cls.name: cls for cls in _subclasses(Method) if cls.name}
+    found = {cls.name: cls for cls in _subclasses(Method) if cls.name and not cls.learned}
     return dict(sorted(found.items()))
 
 
@@ -248,20 +279,32 @@ def method_by_name(name: str) -> Method:
     Raises
     ------
     SettingsError
-        Where there is none; lists those that exist.
+        Where there is none, and lists those that exist; where it is a learned one.
     """
     if name.isidentifier() and importlib.util.find_spec(f"bayes.inference.{name}") is not None:
         # Most methods are in a module of their name: no need to import the others.
         importlib.import_module(f"bayes.inference.{name}")
         for cls in _subclasses(Method):
-            if cls.name == name:
+            if cls.name == name and not cls.learned:
                 return cls()
     known = methods()
     if name not in known:
+        _refuse_learned(name)
         close = difflib.get_close_matches(name, known, n=1)
         hint = f"; did you mean '{close[0]}'?" if close else ""
         raise SettingsError(f"no method '{name}'; there are {', '.join(known)}{hint}")
     return known[name]()
+
+
+def _refuse_learned(name: str) -> None:
+    """Say how one comes by a method that is learned."""
+    if name not in _LEARNED and not any(c.name == name and c.learned for c in _subclasses(Method)):
+        return
+    settings = f", bayes.{_LEARNED[name]}()" if name in _LEARNED else ""
+    raise SettingsError(
+        f"'{name}' is learned from simulations of a model, and has no default to be named: train "
+        f"it first, trained = bayes.amortize(model, data{settings}), and pass method=trained"
+    )
 
 
 def fitting_methods(problem: Problem) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pathlib
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
     from bayes.diagnostics.report.report import Report
     from bayes.predictive_checks import PredictiveCheck
+    from bayes.surrogates.surrogate import Surrogate
 
 __all__ = ["MethodRecord", "Posterior", "load"]
 
@@ -443,26 +445,47 @@ class Posterior:
         return short_html(self)
 
 
-def load(path: str | os.PathLike, model: Any = None) -> Posterior:
-    """Load a saved posterior.
+def _is_surrogate(path: pathlib.Path) -> bool:
+    """Whether a path is to be read as a surrogate: by its name, or by how the file begins."""
+    if path.suffix == ".safetensors" or not path.is_file():
+        return path.suffix == ".safetensors" and not path.is_dir()
+    with open(path, "rb") as file:
+        return file.read(9)[8:] == b"{"
+
+
+def load(path: str | os.PathLike, model: Any = None) -> Posterior | Surrogate:
+    """Load a saved posterior, or a trained surrogate.
 
     Parameters
     ----------
     path : path
-        Where it was saved.
+        Where it was saved: a folder of a posterior, a file of a surrogate.
     model : callable or Model, optional
-        Its model, for predictions and what else needs it. A model that is not the saved one is
-        refused.
+        Its model. A posterior needs it for predictions and the like; a surrogate always does. A
+        model that is not the saved one is refused.
 
     Returns
     -------
-    Posterior
+    Posterior or Surrogate
+        What was saved there; a surrogate is a method for :func:`bayes.fit`.
 
     Raises
     ------
     FileError
         Where it is damaged, foreign, of a newer schema or of another model.
+    SettingsError
+        Where it is a surrogate and no model is given.
+
+    Examples
+    --------
+    >>> bayes.load("schools.zarr", model=schools).predict(new_data)
+    >>> bayes.fit(schools, data, method=bayes.load("schools.safetensors", model=schools))
     """
+    file = pathlib.Path(path)
+    if _is_surrogate(file):
+        from bayes.surrogates.files import load_surrogate
+
+        return load_surrogate(file, model)
     from bayes.storage import load as load_posterior
 
-    return load_posterior(path, model)
+    return load_posterior(file, model)

@@ -22,6 +22,7 @@ from bayes.threefry import key_words
 __all__ = ["REFINEMENTS", "check_refinement", "refine_outcome"]
 
 REFINEMENTS = ("psis", "nuts")
+_CARRIED = ("surrogate", "log_evidence", "log_evidence_error")
 _STARTS = 40
 """Draws of the approximation that may be starts; the chains take the first that are fine."""
 
@@ -90,7 +91,9 @@ def refine_outcome(
     if refine == "psis":
         if draws.info.get("route") == "psis":
             return outcome
-        return dataclasses.replace(outcome, draws=resample(draws, words))
+        draws = resample(draws, words)
+        info = {**draws.info, **_carried(draws.info, "psis")}
+        return dataclasses.replace(outcome, draws=dataclasses.replace(draws, info=info))
     left = None if budget is None else budget - outcome.seconds
     if outcome.interrupted is not None or (left is not None and left <= 0):
         return dataclasses.replace(outcome, interrupted=outcome.interrupted or "budget")
@@ -100,11 +103,21 @@ def refine_outcome(
         found = drive(problem, method, seed, budget=left, checkpoint=checkpoint, progress=progress)
     except NoDrawsError as stopped:
         return dataclasses.replace(outcome, interrupted=stopped.reason or "budget")
-    approximation = {k: v for k, v in draws.info.items() if k not in ("independent", "route")}
+    left_out = ("independent", "route", *_CARRIED)
+    approximation = {k: v for k, v in draws.info.items() if k not in left_out}
     info = {**found.draws.info, "route": "nuts", "approximation": approximation}
+    info |= _carried(draws.info, "nuts")
     refined = dataclasses.replace(found.draws, info=info, normal=draws.normal)
     seconds = outcome.seconds + time.perf_counter() - begin
     return dataclasses.replace(found, draws=refined, seconds=seconds)
+
+
+def _carried(info: dict[str, Any], route: str) -> dict[str, Any]:
+    """What is known of the posterior, or of a surrogate, however the draws were corrected."""
+    kept = {k: info[k] for k in _CARRIED if k in info}
+    if "surrogate" in kept:
+        kept["surrogate"] = {**kept["surrogate"], "route": route}
+    return kept
 
 
 def _starts(draws: Draws, words: np.ndarray) -> np.ndarray:

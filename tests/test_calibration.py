@@ -26,7 +26,7 @@ from numpyro.contrib.control_flow import scan
 from typer.testing import CliRunner
 
 import bayes
-from bayes.calibration.design import Design
+from bayes.design import Design
 from bayes.calibration.ranks import FIELDS
 from bayes.calibration.records import Records
 from bayes.calibration.simulation import Bench, Task, run_task

@@ -10,7 +10,7 @@ import numpy as np
 from numpyro import handlers
 from numpyro.infer.util import compute_log_probs
 
-from bayes.calibration.design import Design
+from bayes.design import Design
 from bayes.errors import DataError, SettingsError
 
 __all__ = ["DRAWS", "FIELDS", "compare", "log_likelihood", "spread_out"]

@@ -12,7 +12,7 @@ from collections.abc import Callable, Generator, Mapping, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor, as_completed
 from typing import Any
 
-from bayes.calibration.design import warnings_of_data_ignored
+from bayes.design import warnings_of_data_ignored
 from bayes.calibration.records import Records
 from bayes.calibration.result import FEWEST, Calibration
 from bayes.calibration.simulation import Bench, Record, Task, run_task

@@ -16,6 +16,7 @@ from bayes.diagnostics.report.sections.parameters import parameters
 from bayes.diagnostics.report.sections.predictive import posterior_predictive, prior_predictive
 from bayes.diagnostics.report.sections.priors import prior_posterior
 from bayes.diagnostics.report.sections.sensitivity import sensitivity
+from bayes.diagnostics.report.sections.surrogate import surrogate
 from bayes.diagnostics.report.sections.type_ii import type_ii
 
 __all__ = ["SECTIONS"]
@@ -36,6 +37,7 @@ SECTIONS: tuple[Callable[[Case], Section | None], ...] = (
     leave_one_out,
     sensitivity,
     approximation,
+    surrogate,
     type_ii,
 )
 """All sections in the order of the report; None of one means that it does not apply."""

@@ -26,8 +26,9 @@ from bayes.problem import Problem
 from bayes.program import Unobserve
 from bayes.reading import read_program
 from bayes.structure import site_kind
+from bayes.subsampling import Whole
 
-__all__ = ["Design", "warnings_of_data_ignored"]
+__all__ = ["Design", "observing", "sites_observed", "warnings_of_data_ignored"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,6 +57,19 @@ def _argument(site: str) -> str:
     return f"simulated_{site}"
 
 
+def observing(model: Model, sites: tuple[str, ...]) -> Model:
+    """A model that observes, at some sites, what arguments ``simulated_<site>`` bring."""
+    found = copy.copy(model)
+    found.fn = _Observing(model.fn, sites)
+    return found
+
+
+def sites_observed(model: Model) -> tuple[str, ...] | None:
+    """The sites of a model of :func:`observing`; None of other models."""
+    fn = model.fn.fn if isinstance(model.fn, Whole) else model.fn
+    return fn.sites if isinstance(fn, _Observing) else None
+
+
 class Design:
     """Draws of parameters and data, and problems of the data drawn.
 
@@ -67,9 +81,13 @@ class Design:
         Covariates and sizes; observed arguments may be left out, and their values are not used.
     simulator : Model, optional
         The program that draws, where it is another one.
+    reparam : None, "auto", mapping or callable, optional
+        Of the program that draws. It changes no distribution; its sites are drawn, too.
 
     Attributes
     ----------
+    by_site : bool
+        Whether the program does not run without its observed arguments.
     observed : dict of str
         By observed site of the program that draws, the argument that brings its value to the
         program that is fitted.
@@ -82,11 +100,17 @@ class Design:
         Where nothing is observed that could be drawn.
     """
 
-    def __init__(self, model: Model, data: Any, simulator: Model | None = None) -> None:
-        # A reparametrisation changes no distribution, and its sites are not to be ranked.
+    def __init__(
+        self, model: Model, data: Any, simulator: Model | None = None, *, reparam: Any = None
+    ) -> None:
         drawn = simulator or model
         drawing = Model(
-            drawn.fn, dims=drawn.dims, coords=drawn.coords, allow_prior=True, name=drawn.name
+            drawn.fn,
+            dims=drawn.dims,
+            coords=drawn.coords,
+            reparam=reparam,
+            allow_prior=True,
+            name=drawn.name,
         )
         if simulator is None:
             given = fitted = Data.read(data, model.signature)
@@ -95,12 +119,11 @@ class Design:
                 given, fitted = (Data.read(data, m.signature) for m in (drawing, model))
         self._model, self._columns = model, fitted.columns
         free = _as_arguments(drawing, given)
-        self._by_site = free is None
+        self.by_site = free is None
         if free is None:
             names = _observed_sites(drawing, given)
             self.observed = {name: _argument(name) for name in names}
-            self._model = copy.copy(model)
-            self._model.fn = _Observing(model.fn, tuple(names))
+            self._model = observing(model, tuple(names))
             drawing.fn = _Unobserving(drawing.fn)
             given, fitted = _without_gaps(given), _without_gaps(fitted)
         else:
@@ -113,7 +136,7 @@ class Design:
             given, fitted = _without(given, free.values()), _without(fitted, free.values())
         self._fitted = fitted
         # Observed values that are not used may look like a covariate that does not vary.
-        with warnings_of_data_ignored() if self._by_site else contextlib.nullcontext():
+        with warnings_of_data_ignored() if self.by_site else contextlib.nullcontext():
             self.simulator = drawing.bind(given, need_observed=False, marginal=False)
 
     def draw(self, seed: int) -> dict[str, np.ndarray]:
@@ -152,7 +175,7 @@ class Design:
             arguments[argument] = value
         data = Data(arguments, columns, self._fitted.coords, self._fitted.notes)
         problem = self._model.bind(data, marginal=marginal)
-        lost = [n for n in self.observed if self._by_site and not _observes(problem, n)]
+        lost = [n for n in self.observed if self.by_site and not _observes(problem, n)]
         if lost:
             raise SettingsError(f"{self._model.name} does not observe '{lost[0]}', which is drawn")
         return problem

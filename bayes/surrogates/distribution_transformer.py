@@ -1,0 +1,270 @@
+"""DistributionTransformer: a network from a mixture prior and data to a mixture posterior."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any, ClassVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from bayes.checkpoint import Checkpoint
+from bayes.errors import SettingsError
+from bayes.inference.settings import require_whole
+from bayes.surrogates.amortizer import Amortizer
+from bayes.surrogates.fitting import fit_mixture
+from bayes.surrogates.ground import Ground
+from bayes.surrogates.layout import Inputs
+from bayes.surrogates.meta_priors import MetaPrior, around
+from bayes.surrogates.mixtures import Mixture, from_tokens, log_prob, moved, sample, to_tokens
+from bayes.surrogates.mixtures import token_size
+from bayes.surrogates.network import Network, Sizes, pooled
+from bayes.surrogates.row_sizes import row_sizes, shortened
+from bayes.surrogates.simulator import Simulator, single_precision
+from bayes.surrogates.trained_transformer import Familiar, TrainedTransformer
+from bayes.surrogates.training import Loss, Schedule, Trained, train
+
+__all__ = ["DistributionTransformer"]
+
+_ROWS_A_BATCH = 128
+"""Rows up to which a batch is whole."""
+_FAMILIAR = 4096
+_WORST = 1e4
+
+
+@dataclasses.dataclass(frozen=True)
+class DistributionTransformer(Amortizer):
+    """A transformer whose tokens are the components of a prior, and become those of the posterior.
+
+    It is trained on parameters and data drawn from the program, whose prior is partly the
+    program's own and partly another mixture, so that ``with_prior`` can change it afterwards and a
+    posterior can be the next prior. Priors and posteriors are mixtures of normals with full
+    covariances on the unconstrained space.
+
+    Parameters
+    ----------
+    components : int
+        Components of the mixtures.
+    width, layers, heads : int
+        Width of a token, and layers and heads of attention.
+    batch : int
+        Data sets a step.
+    steps : int
+        Steps of training, where no budget ends it before.
+    learning_rate : float
+        Largest step size.
+    runtime_priors : float
+        Share of the data sets whose prior is not the program's own; 0 for a network that knows
+        that one only, and knows it better.
+    meta_prior : callable, optional
+        From a key to a ``bayes.surrogates.mixtures.Mixture`` on the flat unconstrained space, in
+        JAX: the priors of these data sets. By default mixtures around the program's own prior.
+
+    References
+    ----------
+    Whittle, Ziomek, Rawling and Osborne (2025), Distribution Transformers: fast approximate
+    Bayesian inference with on-the-fly prior adaptation, arXiv 2502.02463.
+
+    Examples
+    --------
+    >>> dt = bayes.amortize(schools, data, bayes.DistributionTransformer(), budget=300)
+    >>> post = bayes.fit(schools, other_data, method=dt)
+    """
+
+    name: ClassVar[str] = "distribution_transformer"
+
+    components: int = 8
+    width: int = 64
+    layers: int = 4
+    heads: int = 4
+    batch: int = 128
+    steps: int = 20_000
+    learning_rate: float = 2e-3
+    runtime_priors: float = 0.5
+    meta_prior: Callable | None = None
+
+    def __post_init__(self) -> None:
+        for field in ("components", "width", "layers", "heads", "batch", "steps"):
+            require_whole(field, getattr(self, field))
+        if self.width % self.heads:
+            raise SettingsError(f"width={self.width} is not a multiple of heads={self.heads}")
+        if not 0.0 <= self.runtime_priors <= 1.0:
+            raise SettingsError(f"runtime_priors is a share, got {self.runtime_priors!r}")
+        if not 0.0 < self.learning_rate < 1.0:
+            raise SettingsError(f"learning_rate is between 0 and 1, got {self.learning_rate!r}")
+
+    def train(
+        self,
+        simulator: Simulator,
+        key: Array,
+        *,
+        budget: float | None = None,
+        checkpoint: Checkpoint | None = None,
+        progress: bool | None = None,
+    ) -> TrainedTransformer:
+        """Train the network on fresh draws of a simulator."""
+        pilot, weights, run, after = jax.random.split(key, 4)
+        ground = self._ground(simulator, pilot)
+        sizes = self._sizes(ground)
+        with single_precision():
+            network = Network(weights, sizes)
+            losses = self._losses(simulator, ground)
+        schedule = Schedule(self.steps, self.learning_rate)
+        trained = train(
+            network,
+            losses,
+            schedule,
+            run,
+            budget=budget,
+            checkpoint=checkpoint,
+            progress=progress,
+            name=self.name,
+        )
+        return TrainedTransformer(
+            network=trained.network,
+            sizes=sizes,
+            ground=ground,
+            familiar=self._familiar(trained, simulator, ground, after),
+            runtime=self.runtime_priors > 0,
+            training=self._record(trained),
+        )
+
+    def _record(self, trained: Trained) -> dict[str, Any]:
+        return {
+            "settings": self.settings(),
+            "steps": trained.steps,
+            "seconds": trained.seconds,
+            "loss": trained.loss,
+            "interrupted": trained.interrupted,
+        }
+
+    def _ground(self, simulator: Simulator, key: Array) -> Ground:
+        """Coordinates by the prior's quartiles, and the prior as a mixture in them."""
+        positions = np.asarray(simulator.pilot(key).positions, float)
+        lower, location, upper = np.quantile(positions, [0.25, 0.5, 0.75], axis=0)
+        scale = (upper - lower) / 1.349
+        words = np.asarray(jax.random.key_data(key))
+        generator = np.random.default_rng(words)
+        own = fit_mixture((positions - location) / scale, self.components, generator)
+        return Ground.of(simulator, location, scale, own)
+
+    def _sizes(self, ground: Ground) -> Sizes:
+        layout = ground.layout
+        return Sizes(
+            token=token_size(ground.own_prior.size),
+            components=self.components,
+            sources=tuple(source.size for source in layout.sources),
+            rows=tuple(source.rows for source in layout.sources),
+            extra=layout.extra_columns.size,
+            width=self.width,
+            layers=self.layers,
+            heads=self.heads,
+        )
+
+    # ---------------------------------------------------------------------- loss
+
+    def _losses(self, simulator: Simulator, ground: Ground) -> list[Loss]:
+        """One loss for each number of rows that data sets are padded to."""
+        return [self._loss(simulator, ground, rows, below) for rows, below in row_sizes(simulator)]
+
+    def _loss(self, simulator: Simulator, ground: Ground, rows: int, below: int) -> Loss:
+        batch = int(np.clip(self.batch * _ROWS_A_BATCH // rows, 8, self.batch))
+        others = round(batch * self.runtime_priors)
+        own = to_tokens(Mixture(*(jnp.asarray(p, jnp.float32) for p in ground.own_prior)))
+        location = jnp.asarray(ground.location, jnp.float32)
+        scale = jnp.asarray(ground.scale, jnp.float32)
+        meta = self._meta_prior(ground)
+
+        def with_own(key: Array) -> tuple[Array, Array, Inputs]:
+            position, inputs = simulator.draw(key, rows)
+            return own, (position - location) / scale, inputs
+
+        def with_other(key: Array) -> tuple[Array, Array, Inputs]:
+            first, second, third = jax.random.split(key, 3)
+            prior = meta(first)
+            x = sample(prior, second, 1)[0]
+            return to_tokens(prior), x, simulator.draw_at(third, location + scale * x, rows)
+
+        def drawn(key: Array) -> tuple[Array, Array, Inputs]:
+            keys = jax.random.split(key, batch)
+            parts = []
+            if batch > others:
+                parts.append(jax.vmap(with_own)(keys[others:]))
+            if others:
+                parts.append(jax.vmap(with_other)(keys[:others]))
+            return jax.tree.map(lambda *v: jnp.concatenate(v), *parts)
+
+        def loss(network: Network, key: Array) -> Array:
+            first, second = jax.random.split(key)
+            prior, x, inputs = drawn(first)
+            if simulator.resizable:
+                inputs = shortened(inputs, ground.layout, second, rows, below)
+            fine = _finite(prior, x, inputs)
+            prior, x, inputs = _blanked((prior, x, inputs), fine)
+            sources, extra = ground.layout.features(inputs)
+            tokens = network.embed(prior)
+            posterior = network.condition(tokens, *network.memory(sources, extra))
+            d = x.shape[-1]
+            found = -log_prob(from_tokens(network.components(posterior, prior), d), x)
+            if others:  # without data a posterior is its prior, so that it can be the next one
+                found = found - log_prob(from_tokens(network.components(tokens, prior), d), x)
+            found = jnp.where(fine & (found < _WORST), found, 0.0)
+            return found.sum() / jnp.maximum(fine.sum(), 1)
+
+        return loss
+
+    def _meta_prior(self, ground: Ground) -> MetaPrior:
+        if self.meta_prior is None:
+            return around(ground.own_prior)
+        given = self.meta_prior
+        d, components = ground.own_prior.size, self.components
+        with single_precision():
+            found = jax.eval_shape(given, jax.random.key(0))
+        if not isinstance(found, Mixture) or found.means.shape != (components, d):
+            shape = getattr(getattr(found, "means", None), "shape", None)
+            raise SettingsError(
+                f"meta_prior(key) gives a Mixture of {components} components in {d} dimensions, "
+                f"with means of shape {(components, d)}; got {type(found).__name__} with {shape}"
+            )
+        shift = jnp.asarray(-ground.location / ground.scale, jnp.float32)
+        stretch = jnp.asarray(1.0 / ground.scale, jnp.float32)
+        return lambda key: moved(given(key), shift, stretch)
+
+    # --------------------------------------------------------------------- range
+
+    def _familiar(
+        self, trained: Trained, simulator: Simulator, ground: Ground, key: Array
+    ) -> Familiar:
+        """What summaries of data drawn in training are like."""
+        rows, below = row_sizes(simulator)[0]
+        network = trained.network
+
+        def summary(key: Array) -> Float[Array, "b w"]:
+            first, second = jax.random.split(key)
+            _, inputs = jax.vmap(lambda k: simulator.draw(k, rows))(jax.random.split(first, 64))
+            if simulator.resizable:
+                inputs = shortened(inputs, ground.layout, second, rows, below)
+            return pooled(*network.memory(*ground.layout.features(inputs)))
+
+        with single_precision():
+            run = jax.jit(lambda keys: jax.lax.map(summary, keys))
+            found = np.asarray(run(jax.random.split(key, _FAMILIAR // 64)), float)
+        found = found.reshape(-1, found.shape[-1])
+        return Familiar.of(found[np.isfinite(found).all(axis=1)])
+
+
+def _finite(prior: Array, x: Array, inputs: Inputs) -> Array:
+    """Which data sets are finite throughout."""
+    parts = [prior, x, *inputs.tables, inputs.extra]
+    each = [jnp.isfinite(p).reshape(p.shape[0], -1).all(-1) for p in parts]
+    return jnp.stack(each).all(0)
+
+
+def _blanked(values: Any, fine: Array) -> Any:
+    """The values with zeros for data sets that are not finite."""
+    return jax.tree.map(
+        lambda v: jnp.where(fine.reshape(-1, *(1,) * (v.ndim - 1)), v, jnp.zeros_like(v)), values
+    )

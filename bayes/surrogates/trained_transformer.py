@@ -1,0 +1,313 @@
+"""A trained Distribution Transformer: a method that answers in milliseconds, and is checked."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import hashlib
+from collections.abc import Mapping
+from typing import Any, ClassVar, NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from bayes.errors import FileError, SettingsError
+from bayes.precision import double_precision
+from bayes.problem import Problem
+from bayes.surrogates.batch import BatchPosterior, batch_inputs
+from bayes.surrogates.ground import Ground
+from bayes.surrogates.layout import Inputs, Layout, leaves_of, with_leaves
+from bayes.surrogates.mixtures import Mixture, from_tokens, to_tokens, token_size
+from bayes.surrogates.network import Network, Sizes, pooled
+from bayes.surrogates.priors import RuntimePrior
+from bayes.surrogates.simulator import single_precision
+from bayes.surrogates.surrogate import Proposal, Surrogate
+
+__all__ = ["Familiar", "TrainedTransformer"]
+
+_FAMILIAR_SHARE = 0.99
+
+
+class Familiar(NamedTuple):
+    """Summaries of data drawn in training, by their mean and covariance.
+
+    Parameters
+    ----------
+    mean : array of shape (w,)
+        Mean of the summaries.
+    precision : array of shape (w, w)
+        Inverse of their covariance, with a floor.
+    limit : array of shape ()
+        Distance that 99 of 100 of them do not exceed.
+    """
+
+    mean: Float[np.ndarray, " w"]
+    precision: Float[np.ndarray, "w w"]
+    limit: Float[np.ndarray, ""]
+
+    @classmethod
+    def of(cls, summaries: Float[np.ndarray, "n w"]) -> Familiar:
+        """From summaries of many data sets; the limit is that of those the rest was not made of."""
+        half = len(summaries) // 2
+        mean = summaries[:half].mean(axis=0)
+        sigma = np.cov(summaries[:half].T)
+        floor = 1e-4 * np.trace(sigma) / len(sigma) + 1e-12
+        precision = np.linalg.inv(sigma + floor * np.eye(len(sigma)))
+        found = cls(mean, precision, np.asarray(np.inf))
+        distances = [found.distance(s) for s in summaries[half:]]
+        return found._replace(limit=np.asarray(np.quantile(distances, _FAMILIAR_SHARE)))
+
+    def distance(self, summary: Float[np.ndarray, " w"]) -> float:
+        """Mahalanobis distance of a summary."""
+        away = np.asarray(summary, float) - self.mean
+        return float(np.sqrt(max(away @ self.precision @ away, 0.0)))
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class TrainedTransformer(Surrogate):
+    """A Distribution Transformer that :func:`bayes.amortize` has trained.
+
+    Parameters
+    ----------
+    network : Network
+        Its network.
+    sizes : Sizes
+        Sizes of that.
+    ground : Ground
+        The program it was trained for.
+    familiar : Familiar
+        What data in training were like.
+    runtime : bool
+        Whether it was trained with priors other than the program's own.
+    training : dict
+        Settings and course of the training, as JSON values.
+    """
+
+    name: ClassVar[str] = "distribution_transformer"
+
+    network: Network = dataclasses.field(kw_only=True, repr=False)
+    sizes: Sizes = dataclasses.field(kw_only=True, repr=False)
+    ground: Ground = dataclasses.field(kw_only=True, repr=False)
+    familiar: Familiar = dataclasses.field(kw_only=True, repr=False)
+    runtime: bool = dataclasses.field(kw_only=True)
+    training: Mapping[str, Any] = dataclasses.field(kw_only=True, repr=False)
+
+    # ------------------------------------------------------------------- storing
+
+    def parts(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+        """What it has learned as arrays by name and JSON values; all but the ground."""
+        learned = {"network": self.network, "familiar": self.familiar._asdict()}
+        values = {
+            "sizes": self.sizes._asdict(),
+            "runtime": self.runtime,
+            "training": dict(self.training),
+            "checks": None if self.checks is None else dict(self.checks),
+        }
+        return {n: np.asarray(v) for n, v in leaves_of(learned).items()}, values
+
+    @classmethod
+    def from_parts(
+        cls, arrays: Mapping[str, np.ndarray], values: Mapping[str, Any], ground: Ground
+    ) -> TrainedTransformer:
+        """The inverse of :meth:`parts`, with the ground that they were learned on.
+
+        Raises
+        ------
+        FileError
+            Where arrays are missing, or have shapes or types that the sizes do not give.
+        """
+        given = {name: values["sizes"][name] for name in Sizes._fields}
+        sizes = Sizes(**{n: tuple(v) if isinstance(v, list) else v for n, v in given.items()})
+        _require_sizes(sizes, ground, len(arrays))
+        with single_precision():
+            network = eqx.filter_eval_shape(Network, jax.random.key(0), sizes)
+        width = (sizes.width,)
+        familiar = Familiar(*(_double(s) for s in (width, width * 2, ())))
+        skeleton = {"network": network, "familiar": familiar._asdict()}
+        _require_arrays(arrays, leaves_of(skeleton))
+        with single_precision():
+            found = {n: jnp.asarray(v) for n, v in arrays.items() if n.startswith("network.")}
+            network = with_leaves({"network": network}, found)["network"]
+        return cls(
+            network=network,
+            sizes=sizes,
+            ground=ground,
+            familiar=Familiar(*(arrays[f"familiar.{n}"] for n in Familiar._fields)),
+            runtime=bool(values["runtime"]),
+            training=values["training"],
+            checks=values["checks"],
+        )
+
+    @property
+    def reference(self) -> Problem:
+        """The program bound to data drawn from it."""
+        return self.ground.reference
+
+    @property
+    def components(self) -> int:
+        """Components of its mixtures."""
+        return self.sizes.components
+
+    def with_prior(self, prior: Any, *, components: int | None = None, seed: int = 0) -> Any:
+        """The surrogate with another prior; see :meth:`Surrogate.with_prior`."""
+        if not self.runtime:
+            raise SettingsError(
+                "this network knows the program's own prior only: train it with "
+                "DistributionTransformer(runtime_priors=0.5)"
+            )
+        return super().with_prior(prior, components=components, seed=seed)
+
+    def verify(self, problem: Problem) -> None:
+        """Refuse a problem of another program than that of training."""
+        self.ground.verify(problem, own_prior=self.prior is None)
+
+    def propose(self, problem: Problem, words: np.ndarray) -> Proposal:
+        """The network's mixture for the problem's data, and how familiar these are."""
+        inputs = self.ground.inputs(problem)
+        one = jax.tree.map(lambda v: np.asarray(v)[None], inputs)
+        tokens, summary = self._forward(self._prior(problem)[None], one)
+        found = from_numpy(tokens[0], self.ground.own_prior.size)
+        info = {
+            "distance": self.familiar.distance(summary[0]),
+            "distance_limit": float(self.familiar.limit),
+            "out_of_range": self.ground.complaints(problem, inputs),
+        }
+        return Proposal(self.ground.unscaled(found), info)
+
+    def mixtures(self, inputs: Inputs) -> Mixture:
+        """The network's mixtures for a batch of data under the program's own prior."""
+        count = inputs.counts.shape[0]
+        tokens, _ = self._forward(np.broadcast_to(self._own_tokens, (count, *self._own_tokens.shape)), inputs)
+        return self.ground.unscaled(from_numpy(tokens, self.ground.own_prior.size))
+
+    def settings(self) -> dict[str, Any]:
+        """What can be set after the training, and a digest of what was learned."""
+        known = {"draws": self.draws, "route": self.route, "trained": self._digest}
+        return known if self.prior is None else {**known, "prior": self.prior.describe()}
+
+    @functools.cached_property
+    def _digest(self) -> str:
+        digest = hashlib.sha256()
+        for leaf in jax.tree.leaves(eqx.filter(self.network, eqx.is_array)):
+            digest.update(np.asarray(leaf).tobytes())
+        return digest.hexdigest()
+
+    def posteriors(
+        self, data: Mapping[str, Any], *, prior: Mixture | None = None
+    ) -> BatchPosterior:
+        """Posteriors of many data sets in one call, the network's own: not corrected, not judged.
+
+        Parameters
+        ----------
+        data : mapping
+            Arguments by name, each array with a leading dimension of data sets; arguments that did
+            not vary in training may be left out.
+        prior : Mixture, optional
+            Another prior on the flat unconstrained space, of as many components as the network
+            has; with a leading dimension one for each data set.
+
+        Returns
+        -------
+        BatchPosterior
+            Mixtures on the flat unconstrained space, and draws of them by site.
+        """
+        inputs, arrays = batch_inputs(self.ground, data)
+        count = inputs.counts.shape[0]
+        if prior is None:
+            tokens = self._own_tokens
+        else:
+            self._require_runtime(prior)
+            tokens = np.asarray(self._tokens_of(prior))
+        tokens = np.broadcast_to(tokens, (count, *tokens.shape[-2:]))
+        found, _ = self._forward(tokens, inputs)
+        scaled = from_numpy(found, self.ground.own_prior.size)
+        return BatchPosterior(self.ground.unscaled(scaled), self.reference, arrays)
+
+    def _require_runtime(self, prior: Mixture) -> None:
+        if not self.runtime:
+            raise SettingsError("this network knows the program's own prior only")
+        if prior.means.shape[-2:] != (self.components, self.ground.own_prior.size):
+            raise SettingsError(
+                f"the prior has means of shape {prior.means.shape}; expected (..., "
+                f"{self.components}, {self.ground.own_prior.size})"
+            )
+
+    def _prior(self, problem: Problem) -> Float[np.ndarray, "k t"]:
+        given: RuntimePrior | None = self.prior
+        if given is None:
+            return self._own_tokens
+        return self._tokens_of(given.mixture(problem, self.components))
+
+    @functools.cached_property
+    def _own_tokens(self) -> Float[np.ndarray, "k t"]:
+        with single_precision():
+            own = Mixture(*(np.asarray(p, np.float32) for p in self.ground.own_prior))
+            return np.asarray(to_tokens(own))
+
+    def _tokens_of(self, prior: Mixture) -> Float[np.ndarray, "*lead k t"]:
+        scaled = self.ground.scaled(prior)
+        with single_precision():
+            return np.asarray(to_tokens(scaled))
+
+    def _forward(self, prior: np.ndarray, inputs: Inputs) -> tuple[np.ndarray, np.ndarray]:
+        with single_precision():
+            tokens, summary = _forward(self.network, self.ground.layout, prior, inputs)
+            return np.asarray(tokens), np.asarray(summary)
+
+
+def _double(shape: tuple[int, ...]) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct(shape, np.float64)
+
+
+def _require_sizes(sizes: Sizes, ground: Ground, arrays: int) -> None:
+    """Refuse sizes that are not those of the ground, or of a network that cannot be."""
+    layout, own = ground.layout, ground.own_prior
+    wanted = {
+        "token": token_size(own.size),
+        "components": own.components,
+        "sources": tuple(source.size for source in layout.sources),
+        "rows": tuple(source.rows for source in layout.sources),
+        "extra": layout.extra_columns.size,
+    }
+    for name, value in wanted.items():
+        if getattr(sizes, name) != value:
+            raise FileError(f"{name} of the network are {getattr(sizes, name)}, not {value}")
+    # So that its skeleton is made in bounded time: every layer has arrays, every row of one a head.
+    if not 1 <= sizes.layers <= arrays or not 1 <= sizes.heads <= sizes.width:
+        raise FileError(f"{sizes} are sizes of no network")
+    if sizes.width % sizes.heads:
+        raise FileError(f"{sizes.width} is not a multiple of {sizes.heads} heads")
+
+
+def _require_arrays(arrays: Mapping[str, np.ndarray], wanted: Mapping[str, Any]) -> None:
+    missing, foreign = sorted(set(wanted) - set(arrays)), sorted(set(arrays) - set(wanted))
+    if missing or foreign:
+        what = f"array '{missing[0]}' is missing" if missing else f"'{foreign[0]}' is no array"
+        raise FileError(f"{what} of a network of these sizes")
+    for name, leaf in wanted.items():
+        found = arrays[name]
+        if found.shape != leaf.shape or found.dtype != leaf.dtype:
+            raise FileError(
+                f"array '{name}' is {found.dtype}{list(found.shape)}, not "
+                f"{leaf.dtype}{list(leaf.shape)}"
+            )
+
+
+@eqx.filter_jit
+def _forward(
+    network: Network, layout: Layout, prior: Array, inputs: Inputs
+) -> tuple[Float[Array, "b k t"], Float[Array, "b w"]]:
+    sources, extra = layout.features(Inputs(*jax.tree.map(jnp.asarray, tuple(inputs))))
+    memory, there = network.memory(sources, extra)
+    prior = jnp.asarray(prior)
+    tokens = network.condition(network.embed(prior), memory, there)
+    return network.components(tokens, prior), pooled(memory, there)
+
+
+def from_numpy(tokens: np.ndarray, d: int) -> Mixture:
+    """The mixture of a network's tokens, in double precision."""
+    with double_precision():
+        return Mixture(*map(np.asarray, from_tokens(jnp.asarray(tokens, float), d)))
