@@ -105,7 +105,7 @@ def fit(
     """Fit the model in FILE and print its summary and verdict."""
     with _plain_errors():
         is_trained = cli_surrogates.is_trained(method)
-        chosen = None if is_trained else _configure(method, settings or [])
+        chosen: Any = None if is_trained else _configure(method, settings or [])
         import bayes
         from bayes.diagnostics.report.report import require_writable
         from bayes.storage import require_replaceable

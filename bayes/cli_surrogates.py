@@ -155,12 +155,10 @@ def is_trained(method: str) -> bool:
 def load_trained(path: str, model: Any, settings: list[str]) -> Surrogate:
     """A trained surrogate with settings of the command line."""
     from bayes.cli import _settings_of
-    from bayes.surrogates.files import load_surrogate
-    from bayes.surrogates.surrogate import Surrogate
+    from bayes.surrogates.files import SETTINGS, load_surrogate
 
     trained = load_surrogate(path, model)
-    own = {f.name for f in dataclasses.fields(Surrogate)} - {"prior"}
-    return trained.replace(**_settings_of(trained, path, settings, own))
+    return trained.replace(**_settings_of(trained, path, settings, set(SETTINGS)))
 
 
 def learned_methods() -> Iterator[str]:

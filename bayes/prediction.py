@@ -82,6 +82,10 @@ def _read(fitted: Problem, new_data: Any, new_groups: str) -> Data:
         given = set(new_data)
         new_data = {n: _as_labels(v) if n in known.levels else v for n, v in new_data.items()}
     data = Data.read(new_data, relaxed, levels=known.levels, new_groups=new_groups)
+    for name in _own_arguments(fitted.model.fn):
+        if name in known.columns:
+            data.arguments[name] = known.arguments[name]
+            data.columns[name] = known.columns[name]
     for name in known.columns:
         left_out = name not in data.arguments and name not in given
         if left_out and name not in fitted.observed_arguments:
@@ -94,6 +98,15 @@ def _read(fitted: Problem, new_data: Any, new_groups: str) -> Data:
     statics = {n: v for n, v in known.statics.items() if n not in given}
     nothing = {n: None for n in signature.required if n in optional}
     return dataclasses.replace(data, arguments={**nothing, **statics, **data.arguments})
+
+
+def _own_arguments(fn: Any) -> tuple[str, ...]:
+    """Arguments that a wrapper of the program adds, and data need not bring: another prior's."""
+    while fn is not None:
+        if hasattr(fn, "own_arguments"):
+            return fn.own_arguments
+        fn = getattr(fn, "fn", None)
+    return ()
 
 
 def _as_labels(value: Any) -> Any:
@@ -201,7 +214,7 @@ class Prediction(Problem):
         for name, site in trace.items():
             if site["type"] != "sample" or site["is_observed"]:
                 continue
-            self.joint[name] = base_distribution(site["fn"]).event_dim
+            self.joint[name] = _joint_ndim(base_distribution(site["fn"]))
             if not site["fn"].support.is_discrete:
                 latents.append((name, tuple(np.shape(site["value"])), site["fn"].support))
         statics, arrays = self.data.statics, self.data.arrays
@@ -213,3 +226,8 @@ class Prediction(Problem):
             program = Program(fn, statics, latents)
             self.program = shared_program(program, self.model.fn, computation)
         self.size = self.program.size
+
+
+def _joint_ndim(fn: Any) -> int:
+    """Trailing dimensions whose elements a distribution does not draw independently."""
+    return getattr(fn, "joint_ndim", fn.event_dim)

@@ -299,11 +299,12 @@ FORGED = {
     "type": (WEIGHT, np.ones((2, 8)), r"'network.marks' is float64\[2, 8\], not"),
     "not finite": (WEIGHT, np.full((2, 8), np.nan, np.float32), "no finite numbers"),
     "text": (WEIGHT, np.array(["weights"]), "no finite numbers"),
-    "width": ("card/learned/sizes/width", 16, r"array '.*' is float64\[8\], not float64\[16\]"),
+    "width": ("card/learned/sizes/width", 16, r"array 'network.* is float32.* not float32"),
     "heads": ("card/learned/sizes/heads", 3, "8 is not a multiple of 3 heads"),
-    "layers": ("card/learned/sizes/layers", 10**12, "sizes of no network"),
+    "layers": ("card/learned/sizes/layers", 10**12, "are not the sizes of"),
     "components": ("card/learned/sizes/components", 3, "components of the network are 3, not 2"),
-    "size of another type": ("card/learned/sizes/width", "8", "cannot be read, though"),
+    "no layers": ("card/learned/sizes/layers", 0, "sizes of no network"),
+    "size of another type": ("card/learned/sizes/width", "8", "'8', no whole numbers"),
     "no sizes": ("card/learned/sizes", None, "cannot be read, though"),
     "scale": ("arrays/ground.scale", np.array([1.0, 0.0]), "not those of 2 unknowns"),
     "centre": ("arrays/ground.location", np.zeros(3), "not those of 2 unknowns"),
@@ -313,8 +314,9 @@ FORGED = {
     "constant": ("card/constants", ["k"], "cannot be read, though its checksum agrees: KeyError"),
     "data": ("arrays/data.leaf0", None, "cannot be read, though"),
     "route": ("card/settings/route", "any", "route must be one of ladder, raw"),
-    "prior of the run": ("card/settings/draws", 0, "draws"),
-    "types": ("card/data", [], "cannot be read, though"),
+    "draws": ("card/settings/draws", 0, "draws"),
+    "skeleton": ("card/data", [], "cannot be read, though"),
+    "checks": ("card/learned/checks", {"schema": 1}, "these are no global checks"),
 }
 
 

@@ -113,7 +113,7 @@ def test_an_exact_mixture_is_resampled_as_it_is():
     info = post.method.info
     assert info["route"] == "psis"
     assert info["surrogate"]["route"] == "psis"
-    assert info["rounds"] == 1
+    assert info["rounds"] == 0
     assert not info["scores_matched"]
     assert info["importance"]["khat"] < 0.5
     assert post.draws("beta").shape == (1, 2000, D)
@@ -125,7 +125,7 @@ def test_a_mixture_beside_the_posterior_is_moved_by_its_weights():
     post = bayes.fit(linear, DATA, off(shift=0.5, stretch=0.8), seed=1)
     assert_right(post)
     assert post.method.info["surrogate"]["route"] == "adapted"
-    assert post.method.info["rounds"] > 1
+    assert post.method.info["rounds"] > 0
     assert not post.method.info["scores_matched"]
 
 

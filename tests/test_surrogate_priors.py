@@ -1,69 +1,29 @@
-"""Priors changed at run time: exact densities, nothing compiled twice, what is refused."""
+"""Priors of some sites changed at run time: densities, nothing compiled twice, refusals."""
 
 import json
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import numpyro
 import numpyro.distributions as dist
 import pytest
-import xarray as xr
-from numpyro.infer.reparam import LocScaleReparam
+from priors_for_tests import (
+    DATA,
+    bind,
+    improper,
+    line,
+    masked,
+    some_mixture,
+    values_at,
+    with_discrete,
+)
 from scipy import stats
 
 import bayes
 from bayes.compilation import computing
 from bayes.errors import ModelError, SettingsError, ShapeError, UnsupportedModelError
-from bayes.surrogates.mixtures import log_prob, mixture_of_covariances, moments
-from bayes.surrogates.priors import JointPrior, RuntimePrior, SitePriors, as_runtime_prior
-
-N = 3
-DATA = {"x": np.array([0.5, 1.0, 2.0]), "y": np.array([0.1, -0.4, 1.3])}
-
-
-def line(x, y=None):
-    mu = numpyro.sample("mu", dist.Normal(0.0, 5.0))
-    slope = numpyro.sample("slope", dist.Normal(0.0, 1.0).expand([2]).to_event(1))
-    sigma = numpyro.sample("sigma", dist.HalfNormal(2.0))
-    share = numpyro.sample("share", dist.Beta(2.0, 2.0))
-    with numpyro.plate("row", x.shape[0]):
-        shift = numpyro.sample("shift", dist.Normal(mu, sigma))
-        numpyro.sample("y", dist.Normal(shift + share * slope.sum() * x, sigma), obs=y)
-
-
-def shapes(y=None):
-    """Every kind of support, in plates and out of them."""
-    numpyro.sample("scale", dist.LogNormal(0.0, 1.0))
-    low = numpyro.sample("low", dist.Uniform(-1.0, 2.0))
-    numpyro.sample("shares", dist.Dirichlet(jnp.ones(3)))
-    ordered = dist.transforms.OrderedTransform()
-    cuts = dist.TransformedDistribution(dist.Normal(0, 1).expand([2]).to_event(1), ordered)
-    numpyro.sample("cuts", cuts)
-    with numpyro.plate("group", 2):
-        inner = numpyro.sample("inner", dist.Dirichlet(jnp.ones(3)))
-    with numpyro.plate("column", 1), numpyro.plate("line", 2):
-        numpyro.sample("above", dist.TruncatedNormal(0.0, 1.0, low=low))
-    numpyro.sample("corr", dist.LKJCholesky(2, 1.0))
-    numpyro.sample("y", dist.Normal(low + inner[0, 0], 1.0), obs=y)
-
-
-def with_discrete(y=None):
-    mu = numpyro.sample("mu", dist.Normal(0.0, 1.0))
-    z = numpyro.sample("z", dist.Bernoulli(0.5))
-    numpyro.sample("y", dist.Normal(mu + z, 1.0), obs=y)
-
-
-def masked(y=None):
-    with numpyro.handlers.mask(mask=False):
-        numpyro.sample("mu", dist.Normal(0.0, 1.0))
-    numpyro.sample("y", dist.Normal(0.0, 1.0), obs=y)
-
-
-def improper(y=None):
-    a = numpyro.sample("a", dist.ImproperUniform(dist.constraints.real, (), ()))
-    b = numpyro.sample("b", dist.Normal(0.0, 1.0))
-    numpyro.sample("y", dist.Normal(a + b, 1.0), obs=y)
+from bayes.surrogates.mixtures import moments
+from bayes.surrogates.priors import JointPrior, SitePriors
 
 
 @pytest.fixture(autouse=True)
@@ -90,26 +50,6 @@ def compiled():
 def problem():
     with computing():
         return bayes.Model(line).bind(DATA)
-
-
-@pytest.fixture(scope="module")
-def shaped():
-    with computing():
-        return bayes.Model(shapes).bind({"y": 0.3})
-
-
-def bind(prior, model, data):
-    return bayes.Model.bind(*prior.rewritten(bayes.Model(model), data))
-
-
-def values_at(problem, x):
-    return {n: v[0] for n, v in problem.constrain(x[None]).items()}
-
-
-def some_mixture(rng, d, k=3):
-    a = rng.normal(size=(k, d, d))
-    spreads = 0.2 * a @ np.swapaxes(a, 1, 2) / d + 0.2 * np.eye(d)
-    return mixture_of_covariances(rng.dirichlet(np.ones(k)), rng.normal(size=(k, d)), spreads)
 
 
 class TestSitePriors:
@@ -223,6 +163,39 @@ class TestSitePriors:
         errors = (mean[:3] - [2.0, -1.0, -1.0]) / np.array([0.5, 0.1, 0.1]) * 64
         assert np.abs(errors).max() < 4.5
 
+    def test_other_data_of_the_same_design_cost_no_other_mixture(self):
+        """Kept for other observed data; not for another covariate that the prior is made of."""
+
+        def scaled(x, y=None):
+            mu = numpyro.sample("mu", dist.Normal(0.0, 1.0))
+            slope = numpyro.sample("slope", dist.Normal(0.0, 1.0 / x.std()))
+            numpyro.sample("y", dist.Normal(mu + slope * x, 1.0).to_event(1), obs=y)
+
+        x, prior = np.arange(4.0), SitePriors({"mu": dist.Normal(2.0, 0.5)})
+        first = prior.mixture(bind(prior, scaled, {"x": x, "y": x[::-1]}), 2)
+        again = prior.mixture(bind(prior, scaled, {"x": x, "y": np.arange(4.0)}), 2)
+        assert again is first
+        other = prior.mixture(bind(prior, scaled, {"x": 10 * x, "y": x[::-1]}), 2)
+        sd, other_sd = (np.sqrt(moments(m)[1][1, 1]) for m in (first, other))
+        np.testing.assert_allclose(sd / other_sd, 10.0, rtol=1e-6)
+        assert prior.mixture(bind(prior, scaled, {"x": x, "y": x[::-1]}), 3) is not first
+        for scale in range(2, 8):
+            prior.mixture(bind(prior, scaled, {"x": scale * x, "y": x[::-1]}), 1)
+        assert len(prior._mixtures) == 4
+
+    def test_a_prior_made_of_observed_values_is_not_kept_for_others(self):
+        def empirical(y=None):
+            mu = numpyro.sample("mu", dist.Normal(0.0, 1.0))
+            numpyro.sample("away", dist.Normal(y.mean(), 1.0))
+            numpyro.sample("y", dist.Normal(mu, 1.0).expand([3]).to_event(1), obs=y)
+
+        prior = SitePriors({"mu": dist.Normal(2.0, 0.5)})
+        means = [
+            moments(prior.mixture(bind(prior, empirical, {"y": y + np.arange(3.0)}), 1))[0][1]
+            for y in (0.0, 5.0)
+        ]
+        np.testing.assert_allclose(means[1] - means[0], 5.0, rtol=1e-6)
+
     def test_an_improper_prior_is_replaced_or_refused(self):
         data = {"y": 1.0}
         whole = SitePriors({"a": dist.Normal(3.0, 1.0)})
@@ -279,221 +252,6 @@ class TestSitePriors:
     def test_invalid_numbers_are_refused_by_name(self):
         with pytest.raises(ModelError, match="site 'mu': parameter 'scale' of Normal is invalid"):
             bind(SitePriors({"mu": dist.Normal(0.0, -1.0, validate_args=False)}), line, DATA)
-
-
-class TestJointPrior:
-    def test_the_density_is_likelihood_times_mixture(self, shaped, rng):
-        mixture = some_mixture(rng, shaped.size)
-        other = bind(JointPrior(shaped.program.latents, mixture), shapes, shaped.data)
-        assert [s.name for s in other.program.latents] == [s.name for s in shaped.program.latents]
-        for x in 0.5 * rng.normal(size=(4, shaped.size)):
-            expected = log_prob(mixture, x) + sum(shaped.log_likelihood(x).values())
-            np.testing.assert_allclose(other.log_density(x), expected, atol=1e-10)
-
-    def test_sites_stay_what_they_were(self, shaped, rng):
-        prior = JointPrior(shaped.program.latents, some_mixture(rng, shaped.size))
-        other = bind(prior, shapes, shaped.data)
-        for name, site in shaped.sites.items():
-            found = other.sites[name]
-            assert (found.shape, found.event_ndim) == (site.shape, site.event_ndim)
-            assert (found.plates, found.kind) == (site.plates, site.kind)
-        assert other.dims == shaped.dims
-
-    def test_prior_draws_are_the_mixture_s(self, problem, rng):
-        """Means and products of 2000 draws, 72 of them: 5 errors, 1 false alarm in 20 000."""
-        mixture = some_mixture(rng, problem.size)
-        other = bind(JointPrior(problem.program.latents, mixture), line, DATA)
-        draws = other.unconstrain(other.prior(2000, seed=1), lead=1)
-        mean, spread = moments(mixture)
-        away = draws - mean
-        assert (np.abs(away.mean(0)) / np.sqrt(np.diagonal(spread) / 2000)).max() < 5
-        products = away[:, :, None] * away[:, None, :]
-        errors = (products.mean(0) - spread) / products.std(0) * np.sqrt(2000)
-        assert np.abs(errors).max() < 5
-
-    def test_a_conjugate_posterior_is_exact(self):
-        """y ~ N(mu, 1) under a mixture: the evidence is that of y ~ N(m_k, s_k^2 + 1)."""
-
-        def location(y=None):
-            mu = numpyro.sample("mu", dist.Normal(0.0, 1.0))
-            numpyro.sample("y", dist.Normal(mu, 1.0), obs=y)
-
-        reference = bayes.Model(location).bind({"y": 0.7})
-        means, sds = np.array([[-2.0], [1.0]]), np.array([0.5, 1.5])
-        mixture = mixture_of_covariances(np.array([0.3, 0.7]), means, sds[:, None, None] ** 2)
-        other = bind(JointPrior(reference.program.latents, mixture), location, {"y": 0.7})
-        grid = np.linspace(-12, 12, 4801)
-        density = jax.vmap(lambda x: other.program.log_density(x, other.arrays))(grid[:, None])
-        found = np.trapezoid(np.exp(density), grid)
-        expected = [0.3, 0.7] @ stats.norm(means[:, 0], np.sqrt(sds**2 + 1)).pdf(0.7)
-        np.testing.assert_allclose(found, expected, rtol=1e-8)
-
-    def test_a_second_mixture_compiles_nothing(self, problem, compiled, rng):
-        def run():
-            prior = JointPrior(problem.program.latents, some_mixture(rng, problem.size))
-            other = bind(prior, line, DATA)
-            other.value_and_grad(np.zeros(problem.size))
-            other.prior(5)
-            return float(other.log_density(np.zeros(problem.size)))
-
-        first = run()
-        assert compiled
-        compiled.clear()
-        assert run() != first
-        assert not compiled
-
-    def test_its_mixture_is_itself(self, problem, rng):
-        given = some_mixture(rng, problem.size)
-        found = JointPrior(problem.program.latents, given).mixture(problem, 8)
-        for a, b in zip(found, given, strict=True):
-            np.testing.assert_allclose(a, b, atol=1e-12)
-
-    def test_refusals(self, problem, shaped, rng, unchecked):
-        latents = problem.program.latents
-        with pytest.raises(SettingsError, match=r"shape \(3, 2\); expected \(components, 8"):
-            JointPrior(latents, some_mixture(rng, 2))
-        good = some_mixture(rng, problem.size)
-        for bad in (
-            good._replace(means=np.full_like(good.means, np.nan)),
-            good._replace(log_weights=good.log_weights + 1.0),
-        ):
-            with pytest.raises(SettingsError, match="is no mixture"):
-                JointPrior(latents, bad)
-        with pytest.raises(ModelError, match="it has 'mu' where the program draws 'scale'"):
-            bind(JointPrior(latents, good), shapes, shaped.data)
-        longer = {"x": np.ones(5), "y": np.arange(5.0)}
-        with pytest.raises(ShapeError, match=r"shape \(3,\) for 'shift', the program \(5,\)"):
-            bind(JointPrior(latents, good), line, longer)
-
-    def test_masked_and_reparametrised_sites_are_refused(self, problem, rng):
-        reference = bayes.Model(masked).bind({"y": 0.0})
-        prior = JointPrior(reference.program.latents, some_mixture(rng, 1))
-        with pytest.raises(UnsupportedModelError, match="'mu' is masked or scaled"):
-            bind(prior, masked, {"y": 0.0})
-        model = bayes.Model(line, reparam={"shift": LocScaleReparam(centered=0)})
-        prior = JointPrior(problem.program.latents, some_mixture(rng, problem.size))
-        with pytest.raises(UnsupportedModelError, match="line is reparametrised"):
-            prior.rewritten(model, DATA)
-
-
-def plain_sampler(key):
-    keys = jax.random.split(key, 5)
-    return {
-        "mu": 2.0 + 0.1 * jax.random.normal(keys[0]),
-        "slope": jax.random.normal(keys[1], (2,)),
-        "sigma": jnp.exp(0.5 * jax.random.normal(keys[2])),
-        "share": jax.nn.sigmoid(jax.random.normal(keys[3])),
-        "shift": jax.random.normal(keys[4], (3,)),
-    }
-
-
-class Draws:
-    """What a prior needs of a posterior."""
-
-    data = None
-
-    def __init__(self, values):
-        self.values = values
-
-    def draws(self, site):
-        return xr.DataArray(self.values[site])
-
-
-def some_draws(rng, count=200):
-    return {
-        "mu": rng.normal(5.0, 0.1, (2, count)),
-        "slope": rng.normal(size=(2, count, 2)),
-        "sigma": rng.gamma(3.0, 1.0, (2, count)),
-        "share": rng.beta(2.0, 2.0, (2, count)),
-        "shift": rng.normal(size=(2, count, 3)),
-    }
-
-
-class TestAsRuntimePrior:
-    def test_of_each_kind(self, problem, rng):
-        by_site = as_runtime_prior({"mu": dist.Normal(0, 1)}, problem, 2, 0)
-        joint = as_runtime_prior(some_mixture(rng, problem.size), problem, 2, 0)
-        assert isinstance(by_site, SitePriors)
-        assert isinstance(joint, JointPrior)
-        assert as_runtime_prior(joint, problem, 2, 0) is joint
-        assert isinstance(joint, RuntimePrior)
-
-    def test_of_a_sampler(self, problem):
-        """4096 draws: the mean of mu within 4.5 errors, and the mixture that of the seed."""
-        one, again = (as_runtime_prior(plain_sampler, problem, 2, 0) for _ in range(2))
-        other = as_runtime_prior(plain_sampler, problem, 2, 1)
-        mean, spread = moments(one.mixture(problem, 2))
-        assert abs(mean[0] - 2.0) < 4.5 * 0.1 / 64
-        # log sigma has a standard deviation of one half; that of 4096 draws has an error of 0.6 %.
-        assert abs(np.sqrt(spread[3, 3]) / 0.5 - 1) < 0.04
-        assert one.describe() == again.describe()
-        assert one.describe() != other.describe()
-
-    def test_of_a_posterior(self, problem, rng):
-        values = some_draws(rng)
-        mixture = as_runtime_prior(Draws(values), problem, 1, 0).mixture(problem, 1)
-        np.testing.assert_allclose(mixture.means[0, 0], values["mu"].mean(), rtol=1e-9)
-        np.testing.assert_allclose(mixture.means[0, 3], np.log(values["sigma"]).mean(), rtol=1e-9)
-
-    def test_of_a_fit(self, problem):
-        """What a fit itself returns can be the next prior."""
-        with pytest.warns(bayes.ConvergenceWarning, match="khat"):
-            post = bayes.fit(line, DATA, "laplace", seed=0)
-        prior = as_runtime_prior(post, problem, 2, 0)
-        mean, _ = moments(prior.mixture(problem, 2))
-        expected = float(post.draws("mu").mean())
-        np.testing.assert_allclose(mean[0], expected, atol=1e-6)
-
-    @pytest.mark.parametrize(
-        ("change", "error", "message"),
-        [
-            ({"share": None}, SettingsError, "gives no value of share"),
-            ({"slope": jnp.zeros(3)}, ShapeError, r"'slope' of shape \(3,\); the program has \(2,"),
-            ({"sigma": jnp.array(-1.0)}, SettingsError, "'sigma' outside of its support"),
-            ({"share": jnp.array(1.5)}, SettingsError, "'share' outside of its support"),
-            ({"mu": jnp.array(jnp.nan)}, SettingsError, "'mu' that are not finite"),
-            ({"mu": jnp.array(1.0)}, SettingsError, "element 0 is 1 in every draw"),
-            ({"nu": jnp.array(1.0)}, SettingsError, "gives 'nu', which is no latent site of line"),
-        ],
-    )
-    def test_samplers_that_do_not_fit(self, change, error, message, problem):
-        def sampler(key):
-            found = {**plain_sampler(key), **change}
-            return {n: v for n, v in found.items() if v is not None}
-
-        with pytest.raises(error, match=message):
-            as_runtime_prior(sampler, problem, 2, 0)
-
-    def test_posteriors_that_do_not_fit(self, problem, rng):
-        values = some_draws(rng)
-        del values["share"]
-        with pytest.raises(SettingsError, match="no draws of 'share': it is of another model"):
-            as_runtime_prior(Draws(values), problem, 2, 0)
-        with pytest.raises(SettingsError, match="60 draws of 8 unknowns; at least 80"):
-            as_runtime_prior(Draws(some_draws(rng, 30)), problem, 2, 0)
-
-    def test_what_is_no_prior(self, problem):
-        with pytest.raises(SettingsError, match="got Normal"):
-            as_runtime_prior(dist.Normal(0, 1), problem, 2, 0)
-        with pytest.raises(SettingsError, match="got int"):
-            as_runtime_prior(3, problem, 2, 0)
-        with pytest.raises(SettingsError, match="it failed: ZeroDivisionError"):
-            as_runtime_prior(lambda key: {"mu": 1 / 0}, problem, 2, 0)
-
-    def test_reparametrised_and_discrete_programs_take_priors_by_site_only(self, rng):
-        model = bayes.Model(line, reparam={"shift": LocScaleReparam(centered=0)})
-        reference = model.bind(DATA)
-        mixture = some_mixture(rng, reference.size)
-        with pytest.raises(UnsupportedModelError, match=r"reparametrised \(shift\)"):
-            as_runtime_prior(mixture, reference, 2, 0)
-        by_site = as_runtime_prior({"mu": dist.Normal(3.0, 1.0)}, reference, 2, 0)
-        x = rng.normal(size=reference.size)
-        found = bayes.Model.bind(*by_site.rewritten(model, DATA)).log_density(x)
-        expected = stats.norm(3, 1).logpdf(x[0]) - stats.norm(0, 5).logpdf(x[0])
-        np.testing.assert_allclose(found - reference.log_density(x), expected, atol=1e-10)
-        reference = bayes.Model(with_discrete).bind({"y": 0.0}, marginal=False)
-        with pytest.raises(UnsupportedModelError, match=r"discrete latent sites \(z\)"):
-            as_runtime_prior(some_mixture(rng, 1), reference, 2, 0)
 
 
 def test_descriptions_are_json_and_tell_numbers_apart(problem, rng):

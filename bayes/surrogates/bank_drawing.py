@@ -14,10 +14,10 @@ from jaxtyping import Array, Float
 
 from bayes.driver import Stop
 from bayes.errors import NoDrawsError
+from bayes.surrogates.bank_network import SummaryNetwork
 from bayes.surrogates.bank_summaries import Summaries, given_summaries, learned_summaries
 from bayes.surrogates.ground import Ground
 from bayes.surrogates.layout import Inputs
-from bayes.surrogates.network import Network
 from bayes.surrogates.regression import nearest
 from bayes.surrogates.row_sizes import row_sizes, shortened
 from bayes.surrogates.simulator import Simulator, single_precision
@@ -59,7 +59,7 @@ class Source(NamedTuple):
         Draws of parameters and data.
     ground : Ground
         Coordinates.
-    network : Network or None
+    network : SummaryNetwork or None
         What computes learned summaries.
     given : callable or None
         The user's own summaries.
@@ -67,7 +67,7 @@ class Source(NamedTuple):
 
     simulator: Simulator
     ground: Ground
-    network: Network | None
+    network: SummaryNetwork | None
     given: Summaries | None
 
     @property
@@ -153,7 +153,7 @@ def _numbers(source: Source, rows: int) -> int:
     total = sum(int(np.prod(leaf.shape)) for leaf in jax.tree.leaves(found))
     wide = 0
     if source.network is not None:
-        width = source.network.marks.shape[-1]
+        width = source.network.asked.shape[-1]
         wide = sum(table.size + 4 * width for table in layout.sources)
     return max(1, total + rows * wide)
 
@@ -178,7 +178,7 @@ def _compiled(
         own = jnp.zeros(0) if given is None else given_summaries(given, ground, whole.inputs)
         return whole.position, own, log_prior(whole.position, whole.arrays), whole.inputs
 
-    def block(network: Network | None, keys: Array) -> tuple[Array, Array, Array]:
+    def block(network: SummaryNetwork | None, keys: Array) -> tuple[Array, Array, Array]:
         positions, summaries, prior, inputs = jax.vmap(one)(keys)
         if network is not None:
             if simulator.resizable:

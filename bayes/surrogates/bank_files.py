@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -11,24 +12,39 @@ import jax.numpy as jnp
 import numpy as np
 
 from bayes.errors import FileError
+from bayes.surrogates.bank_network import SummaryNetwork, SummarySizes
 from bayes.surrogates.bank_summaries import sizes_of
 from bayes.surrogates.ground import Ground
 from bayes.surrogates.layout import leaves_of, with_leaves
-from bayes.surrogates.network import Network, Sizes
 from bayes.surrogates.simulator import single_precision
 
-__all__ = ["BANK_ARRAYS", "arrays_of_network", "network_of_arrays", "require_arrays", "sizes_in"]
+__all__ = [
+    "BANK_ARRAYS",
+    "arrays_of_network",
+    "digest_of",
+    "network_of_arrays",
+    "require_arrays",
+    "sizes_in",
+]
 
 BANK_ARRAYS = ("positions", "summaries", "log_prior", "centre", "spread")
 """Arrays of a bank besides the weights of its network."""
 
 
-def arrays_of_network(network: Network) -> dict[str, np.ndarray]:
+def arrays_of_network(network: SummaryNetwork) -> dict[str, np.ndarray]:
     """The network's weights by name."""
     return {name: np.asarray(leaf) for name, leaf in leaves_of({"network": network}).items()}
 
 
-def network_of_arrays(arrays: Mapping[str, np.ndarray], sizes: Sizes) -> Network:
+def digest_of(arrays: Mapping[str, np.ndarray]) -> str:
+    """What tells one bank from another."""
+    digest = hashlib.sha256()
+    for name in sorted(arrays):
+        digest.update(name.encode() + np.ascontiguousarray(arrays[name]).tobytes())
+    return digest.hexdigest()
+
+
+def network_of_arrays(arrays: Mapping[str, np.ndarray], sizes: SummarySizes) -> SummaryNetwork:
     """The network with these weights.
 
     Raises
@@ -41,7 +57,7 @@ def network_of_arrays(arrays: Mapping[str, np.ndarray], sizes: Sizes) -> Network
     if sizes.width % sizes.heads:
         raise FileError(f"{sizes.width} is not a multiple of {sizes.heads} heads")
     with single_precision():
-        skeleton = {"network": eqx.filter_eval_shape(Network, jax.random.key(0), sizes)}
+        skeleton = {"network": eqx.filter_eval_shape(SummaryNetwork, jax.random.key(0), sizes)}
         found = {}
         for name, leaf in leaves_of(skeleton).items():
             value = arrays.get(name)
@@ -56,8 +72,8 @@ def network_of_arrays(arrays: Mapping[str, np.ndarray], sizes: Sizes) -> Network
         return with_leaves(skeleton, found)["network"]
 
 
-def sizes_in(values: Mapping[str, Any], ground: Ground) -> Sizes:
-    """Sizes of the network of a bank, from JSON values.
+def sizes_in(values: Mapping[str, Any], ground: Ground) -> SummarySizes:
+    """SummarySizes of the network of a bank, from JSON values.
 
     Raises
     ------
@@ -66,14 +82,13 @@ def sizes_in(values: Mapping[str, Any], ground: Ground) -> Sizes:
     """
     try:
         given = values["sizes"]
-        whole = [int(given[name]) for name in ("token", "components")]
-        lists = [tuple(int(v) for v in given[name]) for name in ("sources", "rows")]
+        sources, rows = (tuple(int(v) for v in given[name]) for name in ("sources", "rows"))
         others = [int(given[name]) for name in ("extra", "width", "layers", "heads")]
-        sizes = Sizes(whole[0], whole[1], lists[0], lists[1], *others)
+        sizes = SummarySizes(int(given["unknowns"]), sources, rows, *others)
     except (KeyError, TypeError, ValueError) as error:
         raise FileError(f"the sizes of a bank's network are not whole: {error!r}") from error
     wanted = sizes_of(ground.layout, len(ground.location))
-    for name in ("token", "components", "sources", "rows", "extra"):
+    for name in ("unknowns", "sources", "rows", "extra"):
         if getattr(sizes, name) != getattr(wanted, name):
             raise FileError(
                 f"the network has {name} {getattr(sizes, name)}, the data {getattr(wanted, name)}"

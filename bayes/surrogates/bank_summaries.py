@@ -11,9 +11,9 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from bayes.errors import SettingsError
+from bayes.surrogates.bank_network import SummaryNetwork, SummarySizes
 from bayes.surrogates.ground import Ground
 from bayes.surrogates.layout import Inputs, Layout, leaves_of
-from bayes.surrogates.network import Network, Sizes
 from bayes.surrogates.row_sizes import row_sizes, shortened
 from bayes.surrogates.simulator import Simulator, single_precision
 from bayes.surrogates.training import Loss
@@ -37,11 +37,10 @@ _FARTHEST = 10.0
 """Scales of the prior beyond which the place of a parameter is not learned: tails would rule."""
 
 
-def sizes_of(layout: Layout, d: int) -> Sizes:
-    """Sizes of a network whose one token becomes the posterior mean of d positions."""
-    return Sizes(
-        token=d,
-        components=1,
+def sizes_of(layout: Layout, d: int) -> SummarySizes:
+    """Sizes of a network that predicts d positions."""
+    return SummarySizes(
+        unknowns=d,
         sources=tuple(source.size for source in layout.sources),
         rows=tuple(source.rows for source in layout.sources),
         extra=layout.extra_columns.size,
@@ -51,28 +50,21 @@ def sizes_of(layout: Layout, d: int) -> Sizes:
     )
 
 
-def _means(network: Network, layout: Layout, inputs: Inputs) -> Float[Array, "b d"]:
-    """Posterior means as the network predicts them."""
-    sources, extra = layout.features(inputs)
-    memory, there = network.memory(sources, extra)
-    blank = jnp.zeros((extra.shape[0], 1, network.leave.second.bias.shape[0]), extra.dtype)
-    tokens = network.condition(network.embed(blank), memory, there)
-    return network.components(tokens, blank)[:, 0]
-
-
-def learned_summaries(network: Network, layout: Layout, inputs: Inputs) -> Float[Array, "b s"]:
+def learned_summaries(
+    network: SummaryNetwork, layout: Layout, inputs: Inputs
+) -> Float[Array, "b s"]:
     """Predicted posterior means, and the log of the number of rows where that differs.
 
     Parameters
     ----------
-    network : Network
+    network : SummaryNetwork
         Trained by :func:`losses_of`.
     layout : Layout
         How data are read.
     inputs : Inputs
         A batch of data sets.
     """
-    means = _means(network, layout, inputs)
+    means = network(*layout.features(inputs))
     resizable = [i for i, source in enumerate(layout.sources) if source.resizable]
     counts = inputs.counts[:, resizable[:1]].astype(means.dtype)
     return jnp.concatenate([means, jnp.log(jnp.maximum(counts, 1.0))], axis=1)
@@ -102,7 +94,7 @@ def losses_of(simulator: Simulator, ground: Ground) -> list[Loss]:
     def loss_at(rows: int, below: int) -> Loss:
         batch = int(np.clip(_BATCH * _ROWS_A_BATCH // rows, 8, _BATCH))
 
-        def loss(network: Network, key: Array) -> Array:
+        def loss(network: SummaryNetwork, key: Array) -> Array:
             first, second = jax.random.split(key)
             keys = jax.random.split(first, batch)
             position, inputs = jax.vmap(lambda k: simulator.draw(k, rows))(keys)
@@ -115,7 +107,7 @@ def losses_of(simulator: Simulator, ground: Ground) -> list[Loss]:
             tables = tuple(jnp.where(fine[:, None, None], t, 0.0) for t in inputs.tables)
             extra = jnp.where(fine[:, None], inputs.extra, 0.0)
             inputs = inputs._replace(tables=tables, extra=extra)
-            error = jnp.square(_means(network, ground.layout, inputs) - x).mean(1)
+            error = jnp.square(network(*ground.layout.features(inputs)) - x).mean(1)
             return jnp.where(fine, error, 0.0).sum() / jnp.maximum(fine.sum(), 1)
 
         return loss

@@ -139,6 +139,7 @@ def batch_inputs(ground: Ground, data: Mapping[str, Any]) -> tuple[Inputs, dict[
             raise ShapeError(
                 f"'{name}' has shape {value.shape}; expected (data set, *{np.shape(own[name])})"
             )
+    _require_shapes(ground, leaves)
     observed = {site: leaves[argument] for site, argument in ground.observed.items()}
     inputs = ground.layout.inputs(observed, leaves, np, (count,))
     arrays = {
@@ -147,4 +148,21 @@ def batch_inputs(ground: Ground, data: Mapping[str, Any]) -> tuple[Inputs, dict[
         else jax.tree.map(lambda v: np.broadcast_to(v, (count, *np.shape(v))), known[n])
         for n in known
     }
-    return inputs, arrays
+    return inputs._replace(arrays=arrays), arrays
+
+
+def _require_shapes(ground: Ground, leaves: Mapping[str, np.ndarray]) -> None:
+    """Refuse arrays of other shapes than in training, but for rows that may vary."""
+    own = leaves_of(ground.reference.arrays)
+    for source in ground.layout.sources:
+        argument = ground.observed[source.site]
+        rows = leaves[argument].shape[1:2]
+        for name in (argument, *source.covariates):
+            given, wanted = leaves[name].shape[1:], np.shape(own[name])
+            if source.resizable:
+                wanted = (*rows, *wanted[1:])
+            if given != wanted:
+                raise ShapeError(
+                    f"'{name}' has shape {leaves[name].shape}; expected (data set, "
+                    f"{', '.join(map(str, wanted))})"
+                )

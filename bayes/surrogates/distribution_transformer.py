@@ -15,16 +15,22 @@ from bayes.checkpoint import Checkpoint
 from bayes.errors import SettingsError
 from bayes.inference.settings import require_whole
 from bayes.surrogates.amortizer import Amortizer
-from bayes.surrogates.fitting import fit_mixture
 from bayes.surrogates.ground import Ground
 from bayes.surrogates.layout import Inputs
 from bayes.surrogates.meta_priors import MetaPrior, around
-from bayes.surrogates.mixtures import Mixture, from_tokens, log_prob, moved, sample, to_tokens
-from bayes.surrogates.mixtures import token_size
+from bayes.surrogates.mixtures import (
+    Mixture,
+    from_tokens,
+    log_prob,
+    moved,
+    sample,
+    to_tokens,
+    token_size,
+)
 from bayes.surrogates.network import Network, Sizes, pooled
 from bayes.surrogates.row_sizes import row_sizes, shortened
 from bayes.surrogates.simulator import Simulator, single_precision
-from bayes.surrogates.trained_transformer import Familiar, TrainedTransformer
+from bayes.surrogates.trained_transformer import Familiar, TrainedTransformer, first_guess
 from bayes.surrogates.training import Loss, Schedule, Trained, train
 
 __all__ = ["DistributionTransformer"]
@@ -32,6 +38,7 @@ __all__ = ["DistributionTransformer"]
 _ROWS_A_BATCH = 128
 """Rows up to which a batch is whole."""
 _FAMILIAR = 4096
+_STEPS, _UNBOUNDED = 20_000, 10**9
 _WORST = 1e4
 
 
@@ -52,13 +59,17 @@ class DistributionTransformer(Amortizer):
         Width of a token, and layers and heads of attention.
     batch : int
         Data sets a step.
-    steps : int
-        Steps of training, where no budget ends it before.
+    steps : int, optional
+        Steps of training; by default as many as the budget has time for, or 20 000 without one.
     learning_rate : float
         Largest step size.
     runtime_priors : float
         Share of the data sets whose prior is not the program's own; 0 for a network that knows
         that one only, and knows it better.
+    informed : bool
+        Whether the network is given, beside the data, every component of the prior updated by the
+        likelihood's first two derivatives at its mean; it then learns the departure from that. The
+        published architecture has the data alone.
     meta_prior : callable, optional
         From a key to a ``bayes.surrogates.mixtures.Mixture`` on the flat unconstrained space, in
         JAX: the priors of these data sets. By default mixtures around the program's own prior.
@@ -78,17 +89,20 @@ class DistributionTransformer(Amortizer):
 
     components: int = 8
     width: int = 64
-    layers: int = 4
+    layers: int = 2
     heads: int = 4
-    batch: int = 128
-    steps: int = 20_000
-    learning_rate: float = 2e-3
+    batch: int = 64
+    steps: int | None = None
+    learning_rate: float = 4e-3
     runtime_priors: float = 0.5
+    informed: bool = True
     meta_prior: Callable | None = None
 
     def __post_init__(self) -> None:
-        for field in ("components", "width", "layers", "heads", "batch", "steps"):
+        for field in ("components", "width", "layers", "heads", "batch"):
             require_whole(field, getattr(self, field))
+        if self.steps is not None:
+            require_whole("steps", self.steps)
         if self.width % self.heads:
             raise SettingsError(f"width={self.width} is not a multiple of heads={self.heads}")
         if not 0.0 <= self.runtime_priors <= 1.0:
@@ -107,12 +121,13 @@ class DistributionTransformer(Amortizer):
     ) -> TrainedTransformer:
         """Train the network on fresh draws of a simulator."""
         pilot, weights, run, after = jax.random.split(key, 4)
-        ground = self._ground(simulator, pilot)
+        ground = Ground.of(simulator, pilot, self.components)
         sizes = self._sizes(ground)
         with single_precision():
             network = Network(weights, sizes)
             losses = self._losses(simulator, ground)
-        schedule = Schedule(self.steps, self.learning_rate)
+        steps = self.steps or (_STEPS if budget is None else _UNBOUNDED)
+        schedule = Schedule(steps, self.learning_rate)
         trained = train(
             network,
             losses,
@@ -141,16 +156,6 @@ class DistributionTransformer(Amortizer):
             "interrupted": trained.interrupted,
         }
 
-    def _ground(self, simulator: Simulator, key: Array) -> Ground:
-        """Coordinates by the prior's quartiles, and the prior as a mixture in them."""
-        positions = np.asarray(simulator.pilot(key).positions, float)
-        lower, location, upper = np.quantile(positions, [0.25, 0.5, 0.75], axis=0)
-        scale = (upper - lower) / 1.349
-        words = np.asarray(jax.random.key_data(key))
-        generator = np.random.default_rng(words)
-        own = fit_mixture((positions - location) / scale, self.components, generator)
-        return Ground.of(simulator, location, scale, own)
-
     def _sizes(self, ground: Ground) -> Sizes:
         layout = ground.layout
         return Sizes(
@@ -162,6 +167,7 @@ class DistributionTransformer(Amortizer):
             width=self.width,
             layers=self.layers,
             heads=self.heads,
+            informed=self.informed,
         )
 
     # ---------------------------------------------------------------------- loss
@@ -173,9 +179,9 @@ class DistributionTransformer(Amortizer):
     def _loss(self, simulator: Simulator, ground: Ground, rows: int, below: int) -> Loss:
         batch = int(np.clip(self.batch * _ROWS_A_BATCH // rows, 8, self.batch))
         others = round(batch * self.runtime_priors)
-        own = to_tokens(Mixture(*(jnp.asarray(p, jnp.float32) for p in ground.own_prior)))
-        location = jnp.asarray(ground.location, jnp.float32)
-        scale = jnp.asarray(ground.scale, jnp.float32)
+        own = to_tokens(Mixture(*(jnp.asarray(np.float32(p)) for p in ground.own_prior)))
+        location = jnp.asarray(np.float32(ground.location))
+        scale = jnp.asarray(np.float32(ground.scale))
         meta = self._meta_prior(ground)
 
         def with_own(key: Array) -> tuple[Array, Array, Inputs]:
@@ -205,12 +211,15 @@ class DistributionTransformer(Amortizer):
             fine = _finite(prior, x, inputs)
             prior, x, inputs = _blanked((prior, x, inputs), fine)
             sources, extra = ground.layout.features(inputs)
-            tokens = network.embed(prior)
-            posterior = network.condition(tokens, *network.memory(sources, extra))
             d = x.shape[-1]
-            found = -log_prob(from_tokens(network.components(posterior, prior), d), x)
+            guess = first_guess(ground, prior, inputs) if self.informed else None
+            tokens = network.embed(prior, guess)
+            posterior = network.condition(tokens, *network.memory(sources, extra))
+            found = -log_prob(from_tokens(network.components(posterior, prior, guess), d), x)
             if others:  # without data a posterior is its prior, so that it can be the next one
-                found = found - log_prob(from_tokens(network.components(tokens, prior), d), x)
+                same = None if guess is None else prior
+                before = network.components(network.embed(prior, same), prior, same)
+                found = found - log_prob(from_tokens(before, d), x)
             found = jnp.where(fine & (found < _WORST), found, 0.0)
             return found.sum() / jnp.maximum(fine.sum(), 1)
 
@@ -218,7 +227,7 @@ class DistributionTransformer(Amortizer):
 
     def _meta_prior(self, ground: Ground) -> MetaPrior:
         if self.meta_prior is None:
-            return around(ground.own_prior)
+            return around(Mixture(*(np.array(p, np.float32) for p in ground.own_prior)))
         given = self.meta_prior
         d, components = ground.own_prior.size, self.components
         with single_precision():
@@ -229,8 +238,8 @@ class DistributionTransformer(Amortizer):
                 f"meta_prior(key) gives a Mixture of {components} components in {d} dimensions, "
                 f"with means of shape {(components, d)}; got {type(found).__name__} with {shape}"
             )
-        shift = jnp.asarray(-ground.location / ground.scale, jnp.float32)
-        stretch = jnp.asarray(1.0 / ground.scale, jnp.float32)
+        shift = jnp.asarray(np.float32(-ground.location / ground.scale))
+        stretch = jnp.asarray(np.float32(1.0 / ground.scale))
         return lambda key: moved(given(key), shift, stretch)
 
     # --------------------------------------------------------------------- range
@@ -239,10 +248,9 @@ class DistributionTransformer(Amortizer):
         self, trained: Trained, simulator: Simulator, ground: Ground, key: Array
     ) -> Familiar:
         """What summaries of data drawn in training are like."""
-        rows, below = row_sizes(simulator)[0]
-        network = trained.network
+        network, sizes = trained.network, row_sizes(simulator)
 
-        def summary(key: Array) -> Float[Array, "b w"]:
+        def summary(key: Array, rows: int, below: int) -> Float[Array, "b w"]:
             first, second = jax.random.split(key)
             _, inputs = jax.vmap(lambda k: simulator.draw(k, rows))(jax.random.split(first, 64))
             if simulator.resizable:
@@ -250,9 +258,16 @@ class DistributionTransformer(Amortizer):
             return pooled(*network.memory(*ground.layout.features(inputs)))
 
         with single_precision():
-            run = jax.jit(lambda keys: jax.lax.map(summary, keys))
-            found = np.asarray(run(jax.random.split(key, _FAMILIAR // 64)), float)
+            run = jax.jit(
+                lambda keys, *size: jax.lax.map(lambda k: summary(k, *size), keys),
+                static_argnums=(1, 2),
+            )
+            keys = np.array_split(jax.random.split(key, _FAMILIAR // 64), len(sizes))
+            parts = [run(k, *size) for k, size in zip(keys, sizes, strict=True)]
+            found = np.concatenate([np.asarray(part, float) for part in parts])
         found = found.reshape(-1, found.shape[-1])
+        # Of all sizes are those that the mean is of, and those that the limit is of.
+        found = np.concatenate([found[::2], found[1::2]])
         return Familiar.of(found[np.isfinite(found).all(axis=1)])
 
 

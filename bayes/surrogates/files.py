@@ -19,21 +19,23 @@ from bayes.fingerprint import model_difference, model_fingerprint, versions
 from bayes.model import as_model
 from bayes.problem import Problem
 from bayes.stored_data import pack_data, plain_array, unpack_data
+from bayes.surrogates.global_results import GlobalChecks
 from bayes.surrogates.ground import Ground
 from bayes.surrogates.layout import Layout, leaves_of
 from bayes.surrogates.mixtures import Mixture
 from bayes.surrogates.surrogate import Surrogate
 from bayes.surrogates.tensor_files import TensorFile, write_tensors
 
-__all__ = ["load_surrogate", "require_replaceable", "save_surrogate"]
+__all__ = ["SETTINGS", "load_surrogate", "require_replaceable", "save_surrogate"]
 
+SETTINGS = ("draws", "route")
+"""Settings that a trained surrogate can be given anew."""
 _KIND, _SCHEMA = "surrogate", 1
 _HOMES = {
     "distribution_transformer": ("bayes.surrogates.trained_transformer", "TrainedTransformer"),
     "simulation_bank": ("bayes.surrogates.trained_bank", "TrainedBank"),
 }
 _GROUND, _LEARNED, _DATA, _COORDS = "ground.", "learned.", "data.", "coords."
-_OWN_SETTINGS = tuple(f.name for f in dataclasses.fields(Surrogate) if f.name != "prior")
 
 
 # ----------------------------------------------------------------------- writing
@@ -84,7 +86,7 @@ def save_surrogate(surrogate: Surrogate, path: str | os.PathLike) -> None:
         "kind": _KIND,
         "schema": _SCHEMA,
         "surrogate": surrogate.name,
-        "settings": {name: getattr(surrogate, name) for name in _OWN_SETTINGS},
+        "settings": {name: getattr(surrogate, name) for name in SETTINGS},
         "learned": values,
         "model": _described(ground.reference),
         "layout": ground.layout.to_dict(),
@@ -171,7 +173,9 @@ def load_surrogate(path: str | os.PathLike, model: Any) -> Surrogate:
         module, name = _HOMES[card["surrogate"]]
         cls: Any = getattr(importlib.import_module(module), name)
         found = cls.from_parts(_under(_LEARNED, arrays), card["learned"], ground)
-        return found.replace(**{name: card["settings"][name] for name in _OWN_SETTINGS})
+        if found.checks is not None:
+            GlobalChecks.from_dict(found.checks)
+        return found.replace(**{name: card["settings"][name] for name in SETTINGS})
     except _OtherProgram as error:
         raise FileError(str(error)) from error
     except Exception as error:  # the checksum agrees: written by another version, or by hand
@@ -246,9 +250,7 @@ def _bound(
     return problem
 
 
-def _ground(
-    card: Mapping[str, Any], arrays: Mapping[str, np.ndarray], problem: Problem
-) -> Ground:
+def _ground(card: Mapping[str, Any], arrays: Mapping[str, np.ndarray], problem: Problem) -> Ground:
     """The ground, once its parts fit each other and the program."""
     stored, d = _under(_GROUND, arrays), problem.size
     layout = Layout.from_dict(card["layout"])

@@ -1,4 +1,4 @@
-"""Mixtures of normals fitted to draws by expectation and maximisation."""
+"""Mixtures of normals fitted to draws by expectation and maximisation, or to larger ones."""
 
 from __future__ import annotations
 
@@ -9,9 +9,11 @@ from jaxtyping import Float
 from scipy.special import logsumexp
 
 from bayes.errors import SettingsError
-from bayes.surrogates.mixtures import Mixture, mixture_of_covariances
+from bayes.precision import double_precision
+from bayes.surrogates.mixtures import Mixture, mixture_of_covariances, sample
+from bayes.threefry import seed_key
 
-__all__ = ["fit_mixture"]
+__all__ = ["fit_mixture", "resized"]
 
 _FLOOR = 1e-6
 """Least variance of a component along any direction, as a share of that of all draws."""
@@ -21,6 +23,7 @@ _STARTS, _FEW_STEPS, _MOST_STEPS, _LLOYD_STEPS = 4, 8, 200, 3
 _ENOUGH = 1e-5
 """Change of the mean log density, in nats a draw, below which the steps end."""
 _LEAST_WEIGHT = 1e-10
+_RESIZE_DRAWS = 4096
 _LOG_TAU = float(np.log(2.0 * np.pi))
 
 
@@ -88,6 +91,44 @@ def fit_mixture(
         (mean + centres @ colour.T)[places],
         (colour @ spreads @ colour.T)[places],
     )
+
+
+def resized(mixture: Mixture, components: int) -> Mixture:
+    """A mixture of another number of components that stands for one.
+
+    Parameters
+    ----------
+    mixture : Mixture
+        Without leading dimensions.
+    components : int
+        Number of components of the result.
+
+    Returns
+    -------
+    Mixture
+        The same density where there are to be more of them: the heaviest are split into equal
+        ones. Where there are to be fewer, what :func:`fit_mixture` makes of 4096 draws from it,
+        the same at every call.
+
+    Raises
+    ------
+    SettingsError
+        No components at all.
+    """
+    if components < 1:
+        raise SettingsError(f"components={components}: a mixture has at least one")
+    if components < mixture.components:
+        with double_precision():
+            draws = np.asarray(sample(mixture, seed_key(0), _RESIZE_DRAWS), np.float64)
+        return fit_mixture(draws, components, np.random.default_rng(0))
+    weights = np.asarray(mixture.log_weights)
+    copies = np.ones(mixture.components, int)
+    for _ in range(components - mixture.components):
+        copies[np.argmax(weights - np.log(copies))] += 1
+    places = np.repeat(np.arange(mixture.components), copies)
+    _, means, log_scales, coefficients = (np.asarray(part) for part in mixture)
+    shared = (weights - np.log(copies))[places]
+    return Mixture(shared, means[places], log_scales[places], coefficients[places])
 
 
 def _normalised(x: np.ndarray, log_weights: np.ndarray | None) -> np.ndarray:

@@ -6,16 +6,21 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Array, Float
 
+from bayes.design import observing, sites_observed
 from bayes.errors import DataError, UnsupportedModelError
 from bayes.fingerprint import model_difference, model_fingerprint
 from bayes.model import Model
 from bayes.precision import double_precision
 from bayes.problem import Problem
 from bayes.structure import trace_program
-from bayes.surrogates.layout import Inputs, Layout, leaves_of, padded
+from bayes.surrogates.fitting import fit_mixture
+from bayes.surrogates.layout import Inputs, Layout, leaves_of, padded, with_leaves
+from bayes.surrogates.linearised import linearised, log_likelihood
 from bayes.surrogates.mixtures import Mixture, moved
 from bayes.surrogates.simulator import Simulator
 
@@ -52,18 +57,31 @@ class Ground:
     _verified: dict[Any, str | None] = dataclasses.field(default_factory=dict, repr=False)
 
     @classmethod
-    def of(
-        cls, simulator: Simulator, location: np.ndarray, scale: np.ndarray, own_prior: Mixture
-    ) -> Ground:
-        """That of a simulator."""
+    def of(cls, simulator: Simulator, key: Array, components: int) -> Ground:
+        """That of a simulator: coordinates by the prior's quartiles, and the prior in them.
+
+        Parameters
+        ----------
+        simulator : Simulator
+            Draws of the program's parameters and data.
+        key : key
+            Random key.
+        components : int
+            Components that stand for the prior.
+        """
+        positions = np.asarray(simulator.pilot(key).positions, float)
+        lower, location, upper = np.quantile(positions, [0.25, 0.5, 0.75], axis=0)
+        scale = (upper - lower) / 1.349
+        generator = np.random.default_rng(np.asarray(jax.random.key_data(key)))
+        own = fit_mixture((positions - location) / scale, components, generator)
         return cls(
             simulator.reference,
             dict(simulator.observed),
             simulator.layout,
             simulator.constants,
-            np.asarray(location, float),
-            np.asarray(scale, float),
-            own_prior,
+            location,
+            scale,
+            own,
         )
 
     # --------------------------------------------------------------- coordinates
@@ -84,12 +102,51 @@ class Ground:
 
     def inputs(self, problem: Problem) -> Inputs:
         """What the network is given of a problem's data, padded to one of a few sizes."""
-        found = self.layout.inputs(self._values(problem), leaves_of(problem.data.arrays), np)
+        values, leaves = self._values(problem), leaves_of(problem.data.arrays)
+        found = self.layout.inputs(values, leaves, np)
         sizes = tuple(
             _padded_size(table.shape[0], source.rows) if source.resizable else source.rows
             for source, table in zip(self.layout.sources, found.tables, strict=True)
         )
-        return padded(found, sizes)
+        own = self.reference.arrays
+        given = {n: problem.data.arrays[n] for n in own if n in problem.data.arrays}
+        given |= {self.observed[site]: value for site, value in values.items()}
+        return padded(found, sizes)._replace(arrays=self._padded_arrays(given, sizes))
+
+    def _padded_arrays(self, arrays: dict[str, Any], sizes: tuple[int, ...]) -> dict[str, Any]:
+        """Array arguments with the last row repeated, where rows may be added."""
+        resizable = [i for i, s in enumerate(self.layout.sources) if s.resizable]
+        if not resizable:
+            return arrays
+        own, size = self._reference_rows, sizes[resizable[0]]
+        rows = {n for n, v in leaves_of(self.reference.arrays).items() if np.shape(v)[:1] == own}
+        new = {}
+        for name, value in leaves_of(arrays).items():
+            if name in rows:
+                places = np.minimum(np.arange(size), len(value) - 1)
+                new[name] = np.asarray(value)[places]
+        return with_leaves(arrays, new)
+
+    @property
+    def _reference_rows(self) -> tuple[int, ...]:
+        """Number of rows of the reference data."""
+        source = next(s for s in self.layout.sources if s.resizable)
+        return self.reference.sites[source.site].shape[:1]
+
+    def update(self, prior: Mixture, inputs: Inputs) -> Mixture:
+        """A prior of one data set, in the network's coordinates, updated by the likelihood's slope.
+
+        It is computed within a network's compiled functions; see :func:`linearised`.
+        """
+        location = jnp.asarray(np.float32(self.location))
+        scale = jnp.asarray(np.float32(self.scale))
+
+        def likelihood(x: Array) -> Array:
+            position = location + scale * x
+            program, layout = self.reference.program, self.layout
+            return log_likelihood(program, layout, position, inputs.arrays, inputs.counts)
+
+        return linearised(prior, likelihood)
 
     def _values(self, problem: Problem) -> dict[str, np.ndarray]:
         values: dict[str, np.ndarray] = {}
@@ -108,6 +165,10 @@ class Ground:
         """How the data are outside of what the network was trained for, in sentences."""
         found = []
         leaves = leaves_of(problem.data.arrays)
+        statics = self.reference.program.statics
+        for name, value in problem.program.statics.items():
+            if name in statics and statics[name] != value:
+                found.append(f"'{name}' is {value!r}; in training it was {statics[name]!r}")
         for name, value in self.constants.items():
             given = leaves.get(name)
             same = np.shape(given) == value.shape and np.allclose(
@@ -123,10 +184,11 @@ class Ground:
                 )
             table = inputs.tables[i][:rows]
             for column, levels in zip(table.T, source.columns.levels, strict=True):
-                if levels and (column >= levels).any():
+                outside = column[(column < 0) | (column >= levels)] if levels else column[:0]
+                if len(outside):
                     found.append(
                         f"site '{source.site}' or a covariate of it has the value "
-                        f"{column.max():g}; in training all were below {levels}"
+                        f"{outside[0]:g}; in training all were from 0 to {levels - 1}"
                     )
         return found
 
@@ -199,9 +261,9 @@ class Ground:
             self._verified[model.fn] = None
 
     def _difference(self, model: Model) -> str | None:
-        if any(argument not in model.signature.names for argument in self.observed.values()):
-            return None  # observed by site: the reference's arguments are not the program's
         bound = model.replace(reparam=self.reference.model.reparam)
+        if sites_observed(self.reference.model) is not None:
+            bound = observing(bound, tuple(self.observed))
         other = bound.bind(self.reference.data)
         return model_difference(model_fingerprint(self.reference), model_fingerprint(other))
 

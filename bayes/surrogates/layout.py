@@ -32,11 +32,14 @@ class Inputs(NamedTuple):
         Rows that there are, the first ones of the table.
     extra : array of shape (..., e)
         Numbers that come once a data set.
+    arrays : dict
+        Array arguments that bind the program to the data, in which the likelihood is computed.
     """
 
     tables: tuple[Float[Array | np.ndarray, "*lead r c"], ...]
     counts: Int[Array | np.ndarray, "*lead source"]
     extra: Float[Array | np.ndarray, "*lead e"]
+    arrays: Any = ()
 
 
 @dataclasses.dataclass(frozen=True)

@@ -34,25 +34,25 @@ def around(own: Mixture) -> MetaPrior:
     components, d = own.components, own.size
 
     def draw(key: Array) -> Mixture:
-        kind, first, second, third = jax.random.split(key, 4)
+        # Few calls for random numbers: each of them takes long to compile.
+        first, second = jax.random.split(key)
+        numbers = jax.random.normal(first, (max(components, 2), 3 * d + d * d))
+        u = jax.random.uniform(second, (2 + components,), minval=1e-7)
         options = (
-            _moved(own, first),
-            _sharp(components, d, second),
-            _clusters(components, d, third),
+            _moved(own, numbers, u[1]),
+            _sharp(numbers[:components], d, u[1]),
+            _clusters(numbers[:components], d, u[1], -jnp.log(u[2:])),
         )
-        u = jax.random.uniform(kind)
-        which = jnp.where(u < _MOVED, 0, jnp.where(u < _MOVED + _SHARP, 1, 2))
+        which = jnp.where(u[0] < _MOVED, 0, jnp.where(u[0] < _MOVED + _SHARP, 1, 2))
         return jax.tree.map(lambda *v: jnp.stack(v)[which], *options)
 
     return draw
 
 
-def _moved(own: Mixture, key: Array) -> Mixture:
-    a, b, c = jax.random.split(key, 3)
+def _moved(own: Mixture, numbers: Array, far: Array) -> Mixture:
     d = own.size
-    far = jax.random.uniform(c, (), minval=0.0, maxval=1.5)
-    shift = far * jax.random.normal(a, (d,))
-    log_scale = jnp.clip(0.7 * jax.random.normal(b, (d,)), -2.0, 0.7)
+    shift = 1.5 * far * numbers[0, :d]
+    log_scale = jnp.clip(0.7 * numbers[1, :d], -2.0, 0.7)
     scale = jnp.exp(log_scale)
     return Mixture(
         jnp.asarray(own.log_weights, jnp.float32),
@@ -62,37 +62,32 @@ def _moved(own: Mixture, key: Array) -> Mixture:
     )
 
 
-def _below(key: Array, components: int, d: int) -> Array:
+def _below(numbers: Array, d: int) -> Array:
     """Coefficients of conditional means, smaller where there are many."""
     size = 0.7 / jnp.sqrt(jnp.maximum(jnp.arange(d), 1.0))[:, None]
-    return jnp.tril(size * jax.random.normal(key, (components, d, d)), -1)
+    return jnp.tril(size * numbers.reshape(-1, d, d), -1)
 
 
-def _sharp(components: int, d: int, key: Array) -> Mixture:
+def _sharp(numbers: Array, d: int, wide: Array) -> Mixture:
     """One normal, its components nearly the same."""
-    a, b, c, e, f = jax.random.split(key, 5)
-    width = jax.random.uniform(a, (), minval=-3.7, maxval=0.0)
-    log_scale = width + 0.4 * jax.random.normal(b, (d,))
-    mean = 1.2 * jax.random.normal(c, (d,))
-    near = 0.3 * jax.random.normal(e, (components, d)) * jnp.exp(log_scale)
-    below = jnp.broadcast_to(_below(f, 1, d), (components, d, d))
+    components = len(numbers)
+    log_scale = -3.7 * wide + 0.4 * numbers[0, :d]
+    near = 0.3 * numbers[:, 2 * d : 3 * d] * jnp.exp(log_scale)
+    below = jnp.broadcast_to(_below(numbers[0, 3 * d :], d), (components, d, d))
     equal = jnp.full(components, -jnp.log(float(components)))
     log_scales = jnp.broadcast_to(log_scale, (components, d))
-    return Mixture(equal, mean + near, log_scales, below)
+    return Mixture(equal, 1.2 * numbers[0, d : 2 * d] + near, log_scales, below)
 
 
-def _clusters(components: int, d: int, key: Array) -> Mixture:
-    """Components that lie apart."""
-    a, b, c, e, f, g = jax.random.split(key, 6)
-    weights = jax.random.dirichlet(a, jnp.ones(components))
-    spread = jnp.exp(jax.random.uniform(b, (), minval=-2.5, maxval=0.3))
-    centre = 0.7 * jax.random.normal(c, (d,))
-    means = centre + spread * jax.random.normal(e, (components, d))
-    log_scales = jnp.log(spread) - 0.7 + 0.6 * jax.random.normal(f, (components, d))
-    log_weights = jnp.log(jnp.maximum(weights, 1e-6))
+def _clusters(numbers: Array, d: int, wide: Array, waits: Array) -> Mixture:
+    """Components that lie apart, with weights uniform on the simplex."""
+    log_spread = 0.3 - 2.8 * wide
+    means = 0.7 * numbers[0, :d] + jnp.exp(log_spread) * numbers[:, d : 2 * d]
+    log_scales = log_spread - 0.7 + 0.6 * numbers[:, 2 * d : 3 * d]
+    log_weights = jnp.maximum(jnp.log(waits / waits.sum()), -14.0)
     return Mixture(
         log_weights - jax.nn.logsumexp(log_weights),
         means,
         log_scales,
-        _below(g, components, d),
+        _below(numbers[:, 3 * d :], d),
     )

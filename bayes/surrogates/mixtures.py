@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import jax.scipy.linalg
 import numpy as np
 from jaxtyping import Array, Float
 
@@ -176,17 +177,25 @@ def conditional_sample(
     array of shape (*shape, d - s)
     """
     which, noise = jax.random.split(key)
-    s, first = before.shape[0], head(mixture, before.shape[0])
-    z, away = _standard(first, before)
-    # How likely each component is once the first elements are known.
-    known = mixture.log_weights - 0.5 * jnp.square(z).sum(-1) - first.log_scales.sum(-1)
+    s, known, away = before.shape[0], jnp.asarray(mixture.log_weights), None
+    if s:
+        first = head(mixture, s)
+        z, away = _standard(first, before)
+        # How likely each component is once the first elements are known.
+        known = known - 0.5 * jnp.square(z).sum(-1) - first.log_scales.sum(-1)
     owners = jax.random.categorical(which, known, shape=shape)
-    means, log_scales = (jnp.asarray(v)[..., s:] for v in (mixture.means, mixture.log_scales))
-    below = jnp.asarray(mixture.coefficients)[..., s:, :]
-    pull = jnp.einsum("kij,kj->ki", below[..., :s], away)
+    last = slice(s, None) if s else slice(None)
+    means, log_scales, below = (jnp.asarray(v)[owners] for v in mixture[1:])
     steps = jax.random.normal(noise, (*shape, mixture.size - s), means.dtype)
-    steps = steps * jnp.exp(log_scales[owners]) - pull[owners]
-    return means[owners] + _substitute(below[..., s:][owners], steps)
+    steps = steps * jnp.exp(log_scales[..., last])
+    if away is not None:
+        steps = steps - jnp.einsum("...ij,...j->...i", below[..., s:, :s], away[owners])
+    # A loop over elements, as for many draws, is long to trace.
+    unit = jnp.eye(mixture.size - s, dtype=steps.dtype) + below[..., last, last]
+    found = jax.scipy.linalg.solve_triangular(
+        unit, steps[..., None], lower=True, unit_diagonal=True
+    )
+    return means[..., last] + found[..., 0]
 
 
 def _substitute(coefficients: Array, steps: Array) -> Array:

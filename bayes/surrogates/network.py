@@ -53,6 +53,8 @@ class Sizes(NamedTuple):
         Features that come once a data set.
     width, layers, heads : int
         Width of a token, and layers and heads of attention.
+    informed : bool
+        Whether components updated by the likelihood's derivatives are given.
     """
 
     token: int
@@ -63,6 +65,7 @@ class Sizes(NamedTuple):
     width: int
     layers: int
     heads: int
+    informed: bool
 
 
 class _Linear(eqx.Module):
@@ -203,6 +206,7 @@ class Network(eqx.Module):
     """
 
     enter: _Perceptron
+    keep: _Linear
     encoders: tuple[_Encoder, ...]
     extra: _Perceptron
     blocks: tuple[_Block, ...]
@@ -212,9 +216,10 @@ class Network(eqx.Module):
     marks: Float[Array, "k w"]
 
     def __init__(self, key: Array, sizes: Sizes) -> None:
-        keys = iter(jax.random.split(key, 4 + len(sizes.sources) + sizes.layers))
+        keys = iter(jax.random.split(key, 5 + len(sizes.sources) + sizes.layers))
         width, heads = sizes.width, sizes.heads
-        self.enter = _Perceptron(next(keys), sizes.token, width, width)
+        self.enter = _Perceptron(next(keys), (1 + sizes.informed) * sizes.token, width, width)
+        self.keep = _Linear(next(keys), width, sizes.token, zero=True)
         self.extra = _Perceptron(next(keys), sizes.extra + 1, width, width)
         self.leave = _Perceptron(next(keys), width, width, sizes.token, zero=True)
         # Equal components must be able to part.
@@ -226,15 +231,25 @@ class Network(eqx.Module):
         self.blocks = tuple(_Block(next(keys), width, heads) for _ in range(sizes.layers))
         self.norm, self.memory_norm = _Norm(width), _Norm(width)
 
-    def embed(self, prior: Float[Array, "b k t"]) -> Float[Array, "b k w"]:
-        """Tokens of the components of priors."""
-        return self.enter(prior) + self.marks
+    def embed(
+        self, prior: Float[Array, "b k t"], guess: Float[Array, "b k t"] | None
+    ) -> Float[Array, "b k w"]:
+        """Tokens of the components of priors, and of what they are updated to at first."""
+        given = prior if guess is None else jnp.concatenate([prior, _bent(guess - prior)], -1)
+        return self.enter(given) + self.marks
 
     def components(
-        self, tokens: Float[Array, "b k w"], prior: Float[Array, "b k t"]
+        self,
+        tokens: Float[Array, "b k w"],
+        prior: Float[Array, "b k t"],
+        guess: Float[Array, "b k t"] | None,
     ) -> Float[Array, "b k t"]:
-        """The components that tokens stand for, as changes of those of the prior."""
-        return prior + self.leave(self.norm(tokens))
+        """The components that tokens stand for, as changes of the first guess and of the prior."""
+        read = self.norm(tokens)
+        change = self.leave(read)
+        if guess is None:
+            return prior + change
+        return guess + self.keep(read) * (prior - guess) + change
 
     def memory(
         self, sources: tuple[Rows, ...], extra: Float[Array, "b e"]
@@ -257,6 +272,11 @@ class Network(eqx.Module):
         for block in self.blocks:
             tokens = block(tokens, memory, there)
         return tokens
+
+
+def _bent(x: Array) -> Array:
+    """Large numbers made smaller."""
+    return jnp.arcsinh(x)
 
 
 def pooled(memory: Float[Array, "b m w"], there: Bool[Array, "b m"]) -> Float[Array, "b w"]:

@@ -13,7 +13,10 @@ import numpy as np
 from jaxtyping import Float, Int
 from scipy.special import logsumexp
 
-__all__ = ["Neighbours", "adjusted", "effective", "kernel", "nearest", "tempered"]
+from bayes.surrogates.fitting import fit_mixture
+from bayes.surrogates.mixtures import Mixture
+
+__all__ = ["Neighbours", "adjusted", "effective", "kernel", "local_mixture", "nearest", "tempered"]
 
 _BLOCK = 65_536
 """Simulations whose distances are computed at once: few enough to stay in the cache of a core."""
@@ -21,6 +24,8 @@ _HALVINGS = 40
 _LEAST_SQUARE = 1e-3
 """Share of the mean square below which a squared residual tells no more of the spread."""
 _MOST_STRETCH = float(np.log(4.0))
+_WIDEST = 2.0
+"""Largest factor by which variances are inflated."""
 
 
 class Neighbours(NamedTuple):
@@ -167,3 +172,34 @@ def adjusted(
     logs = np.log(np.square(residual) + _LEAST_SQUARE * typical + np.finfo(float).tiny)
     stretch = np.clip(-0.5 * step @ slopes(logs), -_MOST_STRETCH, _MOST_STRETCH)
     return (x - step @ slope - residual) + residual * np.exp(stretch)
+
+
+def local_mixture(
+    x: Float[np.ndarray, "k d"],
+    away: Float[np.ndarray, "k s"],
+    weights: Float[np.ndarray, " k"],
+    components: int,
+    generator: np.random.Generator,
+) -> Mixture:
+    """The mixture of adjusted neighbours, as wide as new draws would spread about it.
+
+    Residuals are smaller than errors, as slopes were fitted to them, and the fitted value at the
+    data has an error of its own. A proposal is rather to be too wide than too narrow.
+
+    Parameters
+    ----------
+    x, away, weights : array
+        See :func:`adjusted`.
+    components : int
+        Components of the mixture.
+    generator : numpy.random.Generator
+        What the fit starts from.
+    """
+    kept = weights > 0
+    x, away, weights = x[kept], away[kept], weights[kept]
+    found = fit_mixture(
+        adjusted(x, away, weights), components, generator, log_weights=np.log(weights)
+    )
+    n, s = effective(weights), away.shape[1]
+    factor = min((n + 1.0) / max(n - s - 1.0, 1.0), _WIDEST)
+    return found._replace(log_scales=np.asarray(found.log_scales) + 0.5 * np.log(factor))

@@ -16,10 +16,9 @@ from bayes.errors import SettingsError
 from bayes.inference.settings import require_whole
 from bayes.surrogates.amortizer import Amortizer
 from bayes.surrogates.bank_drawing import Source, distance_limit, draw_bank, summary_scales
+from bayes.surrogates.bank_network import SummaryNetwork
 from bayes.surrogates.bank_summaries import losses_of, require_vector, sizes_of
-from bayes.surrogates.fitting import fit_mixture
 from bayes.surrogates.ground import Ground
-from bayes.surrogates.network import Network
 from bayes.surrogates.simulator import Simulator, single_precision
 from bayes.surrogates.trained_bank import TrainedBank, fewest_neighbours
 from bayes.surrogates.training import Schedule, Trained, train
@@ -107,13 +106,13 @@ class SimulationBank(Amortizer):
         """Learn summaries on fresh draws of a simulator, and draw the bank."""
         began = time.perf_counter()
         pilot, weights, run, after = jax.random.split(key, 4)
-        ground = self._ground(simulator, pilot)
+        ground = Ground.of(simulator, pilot, self.components)
         sizes = sizes_of(ground.layout, len(ground.location))
         self._require_neighbours(simulator, ground)
         trained = None
         if self.summaries is None:
             with single_precision():
-                network, losses = Network(weights, sizes), losses_of(simulator, ground)
+                network, losses = SummaryNetwork(weights, sizes), losses_of(simulator, ground)
             trained = train(
                 network,
                 losses,
@@ -169,12 +168,3 @@ class SimulationBank(Amortizer):
                 f"neighbours={self.neighbours}: {count} summaries of {d} unknowns need {least} "
                 "neighbours at least; take more of them, or fewer summaries"
             )
-
-    def _ground(self, simulator: Simulator, key: Array) -> Ground:
-        """Coordinates by the prior's quartiles, and the prior as a mixture in them."""
-        positions = np.asarray(simulator.pilot(key).positions, float)
-        lower, location, upper = np.quantile(positions, [0.25, 0.5, 0.75], axis=0)
-        scale = (upper - lower) / 1.349
-        generator = np.random.default_rng(np.asarray(jax.random.key_data(key)))
-        own = fit_mixture((positions - location) / scale, self.components, generator)
-        return Ground.of(simulator, location, scale, own)

@@ -13,10 +13,12 @@ import numpyro
 from jaxtyping import Array, Float
 from numpyro import handlers
 
+from bayes.data import Data
 from bayes.design import Design, warnings_of_data_ignored
 from bayes.errors import SettingsError, UnsupportedModelError
 from bayes.model import Model
 from bayes.problem import Problem
+from bayes.reading import read_program
 from bayes.surrogates.features import Columns, measure_columns
 from bayes.surrogates.layout import Inputs, Layout, Source, leaves_of, table_of, with_leaves
 
@@ -115,16 +117,21 @@ class Simulator:
         with warnings_of_data_ignored():
             self.reference: Problem = self._drawing.bind(self._drawing.draw(0))
         _require_amortizable(self.reference)
-        self._arrays = jax.tree.map(np.asarray, self._drawing.simulator.arrays)
+        # Copies: JAX takes an array that was a constant in single precision for one ever after.
+        self._arrays = jax.tree.map(np.array, self._drawing.simulator.arrays)
+        hidden = set(self.reference.observed_arguments) | set(self.observed.values())
         if self._drawing.by_site:
-            self._require_free()
+            # The reference observes arguments of its own; these are what the program observes.
+            sources = read_program(model.fn, Data.read(data, model.signature)).sources
+            observing = {a for names in sources.values() for a in names}
+            self._require_free(sorted(observing & set(self._arrays)))
+            hidden |= observing
         self._design = design
         self._rows = self._row_axis()
         self.resizable = self._is_resizable()
         self.rows = self._largest(rows)
         self._designed = self._leaves_of_design()
         own = leaves_of(self._arrays)
-        hidden = set(self.reference.observed_arguments) | set(self.observed.values())
         self._bootstrapped = tuple(
             n
             for n, v in own.items()
@@ -155,14 +162,16 @@ class Simulator:
         observed = {site: values[site] for site in self.observed}
         bound = self._reference_arrays(arrays, observed)
         position = self.reference.program.unconstrain(values, bound)
-        return Whole(position, self.layout.inputs(observed, leaves_of(arrays)), bound)
+        inputs = self.layout.inputs(observed, leaves_of(arrays))
+        return Whole(position, inputs._replace(arrays=bound), bound)
 
     def draw_at(self, key: Array, position: Float[Array, " d"], rows: int) -> Inputs:
         """Data drawn given a flat unconstrained position."""
         first, second = jax.random.split(key)
         arrays = self._arrays_drawn(first, rows)
         observed = self._observe(second, position, arrays)
-        return self.layout.inputs(observed, leaves_of(arrays))
+        inputs = self.layout.inputs(observed, leaves_of(arrays))
+        return inputs._replace(arrays=self._reference_arrays(arrays, observed))
 
     def _observe(self, key: Array, position: Array, arrays: Any) -> dict[str, Array]:
         blank = {
@@ -173,9 +182,7 @@ class Simulator:
         found = program.constrain(position, self._reference_arrays(arrays, blank))
         latent = {s.name: found[s.name] for s in program.latents}
         fn = handlers.substitute(handlers.seed(self._program.fn, key), data=latent)
-        trace = handlers.trace(handlers.condition(fn, {})).get_trace(
-            **self._program.arguments(arrays)
-        )
+        trace = handlers.trace(fn).get_trace(**self._program.arguments(arrays))
         return {site: trace[site]["value"] for site in self.observed}
 
     def _arrays_drawn(self, key: Array, rows: int) -> Any:
@@ -188,13 +195,16 @@ class Simulator:
             for name in self._bootstrapped:
                 value = jnp.asarray(own[name])
                 chosen = value[picks[0]]
-                if jnp.issubdtype(value.dtype, jnp.floating) and len(np.unique(own[name])) > 2:
+                numbers = _is_number(own[name])
+                if numbers.any():
                     # Between two of the user's: where those may lie, this may.
-                    share = near.reshape(-1, *(1,) * (value.ndim - 1))
+                    share = near.reshape(-1, *(1,) * (value.ndim - 1)) * numbers
                     chosen = chosen + share * (value[picks[1]] - chosen)
                 found[name] = chosen
         if self._design is not None:
-            found |= leaves_of(dict(self._design(second)))
+            for name, value in leaves_of(dict(self._design(second))).items():
+                # A design knows of the largest number of rows only.
+                found[name] = value[:rows] if self._has_rows(own[name]) else value
         return with_leaves(self._arrays, found)
 
     def _reference_arrays(self, arrays: Any, observed: Mapping[str, Array]) -> dict[str, Any]:
@@ -269,6 +279,8 @@ class Simulator:
     def _leaves_of_design(self) -> tuple[str, ...]:
         if self._design is None:
             return ()
+        if not callable(self._design):
+            raise SettingsError(f"design is a function of a key, got {type(self._design).__name__}")
         with single_precision():
             found = jax.eval_shape(self._design, jax.random.key(0))
         if not isinstance(found, Mapping):
@@ -284,7 +296,7 @@ class Simulator:
         own = leaves_of(self._arrays)
         for name, value in leaves_of(dict(found)).items():
             wanted = np.shape(own.get(name))
-            if self._rows is not None and wanted[:1] == (self._rows,):
+            if name in own and self._has_rows(own[name]):
                 wanted = (self.rows, *wanted[1:])
             if name not in own or value.shape != wanted:
                 raise SettingsError(
@@ -292,9 +304,8 @@ class Simulator:
                 )
         return tuple(leaves_of(dict(found)))
 
-    def _require_free(self) -> None:
+    def _require_free(self, names: list[str]) -> None:
         """Refuse a program that computes with what it observes, but for its size."""
-        names = [n for n in self.reference.observed_arguments if n in self._arrays]
         other = {n: jax.tree.map(lambda v: np.roll(v, 1, axis=0), self._arrays[n]) for n in names}
         with single_precision():
             run = jax.jit(lambda a: self._program.simulate(jax.random.key(0), a))
@@ -373,6 +384,10 @@ class Simulator:
         )
         return Layout(tuple(sources), self.layout.extra, measure_columns(inputs.extra, flags))
 
+    def _has_rows(self, leaf: Any) -> bool:
+        """Whether a leaf of the user's arguments has an element for each row."""
+        return self._rows is not None and np.shape(leaf)[:1] == (self._rows,)
+
     def _plates_of(self, latent: str) -> tuple[str, ...]:
         site = self.reference.sites.get(latent)
         if site is None:  # of a reparametrisation: those of the site it stands for
@@ -383,8 +398,9 @@ class Simulator:
     def _shape_at(self, site: str, arrays: Any) -> tuple[int, ...]:
         shape = self.reference.sites[site].shape
         if self.resizable and shape[:1] == (self._rows,):
-            own = next(iter(self._bootstrapped or self._designed))
-            return (np.shape(leaves_of(arrays)[own])[0], *shape[1:])
+            own, given = leaves_of(self._arrays), leaves_of(arrays)
+            name = next(n for n in given if self._has_rows(own[n]))
+            return (np.shape(given[name])[0], *shape[1:])
         return shape
 
 
@@ -392,6 +408,21 @@ def _only(source: Source, covariates: tuple[str, ...]) -> Source:
     return Source(
         source.site, covariates, source.rows, source.resizable, source.placed, source.columns
     )
+
+
+def _is_number(value: Any) -> np.ndarray:
+    """Which columns of a covariate are numbers, rather than indicators or codes.
+
+    Codes are two values only, or whole numbers without a gap between them.
+    """
+    value = np.asarray(value)
+    columns = value.reshape(len(value), -1).T
+    found = [value.dtype.kind == "f" and not _is_code(np.unique(c)) for c in columns]
+    return np.reshape(np.asarray(found, bool), value.shape[1:])
+
+
+def _is_code(levels: np.ndarray) -> bool:
+    return len(levels) <= 2 or bool(np.all(levels == levels[0] + np.arange(len(levels))))
 
 
 def _first_plate(site: Any) -> str | None:

@@ -6,6 +6,7 @@ import abc
 import dataclasses
 import hashlib
 import json
+import os
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
@@ -118,6 +119,11 @@ class Surrogate(AdaptedMixture):
     @abc.abstractmethod
     def components(self) -> int:
         """Components of the mixtures that stand for a prior."""
+
+    @property
+    def reparam(self) -> Any:
+        """The reparametrisation of training: what ``fit`` takes where it is not told."""
+        return self.reference.model.reparam
 
     @property
     def global_checks(self) -> GlobalChecks | None:
@@ -279,7 +285,7 @@ class Surrogate(AdaptedMixture):
         """How the rungs went."""
         return {
             "components": len(state["log_weights"]),
-            "rounds": int(state["iteration"]),
+            "rounds": max(0, int(state["iteration"]) - 1),
             "scores_matched": int(state["stream"]) == _SECOND_STREAM,
         }
 

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import hashlib
 from collections.abc import Callable, Mapping
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar
 
 import equinox as eqx
 import jax
@@ -21,17 +20,24 @@ from bayes.problem import Problem
 from bayes.surrogates.bank_files import (
     BANK_ARRAYS,
     arrays_of_network,
+    digest_of,
     network_of_arrays,
     require_arrays,
     sizes_in,
 )
+from bayes.surrogates.bank_network import SummaryNetwork, SummarySizes
 from bayes.surrogates.bank_summaries import given_summaries, learned_summaries
-from bayes.surrogates.fitting import fit_mixture
 from bayes.surrogates.ground import Ground
 from bayes.surrogates.layout import Inputs, Layout
 from bayes.surrogates.mixtures import Mixture, log_prob
-from bayes.surrogates.network import Network, Sizes
-from bayes.surrogates.regression import Neighbours, adjusted, effective, kernel, nearest, tempered
+from bayes.surrogates.regression import (
+    Neighbours,
+    effective,
+    kernel,
+    local_mixture,
+    nearest,
+    tempered,
+)
 from bayes.surrogates.simulator import single_precision
 from bayes.surrogates.surrogate import Proposal, Surrogate
 
@@ -39,8 +45,6 @@ __all__ = ["TrainedBank", "fewest_neighbours"]
 
 _FEWEST = 5
 """Draws for each number that is estimated of them."""
-_WIDEST = 2.0
-"""Largest factor by which variances are inflated."""
 
 
 def fewest_neighbours(summaries: int, d: int) -> int:
@@ -70,10 +74,10 @@ class TrainedBank(Surrogate):
         The program it was drawn from.
     training : dict
         Settings and course of the training, as JSON values.
-    network : Network, optional
+    network : SummaryNetwork, optional
         What computes learned summaries.
-    sizes : Sizes, optional
-        Sizes of that.
+    sizes : SummarySizes, optional
+        SummarySizes of that.
     given : callable, optional
         The user's own summaries.
     """
@@ -90,8 +94,8 @@ class TrainedBank(Surrogate):
     limit: float = dataclasses.field(kw_only=True)
     ground: Ground = dataclasses.field(kw_only=True, repr=False)
     training: Mapping[str, Any] = dataclasses.field(kw_only=True, repr=False)
-    network: Network | None = dataclasses.field(kw_only=True, default=None, repr=False)
-    sizes: Sizes | None = dataclasses.field(kw_only=True, default=None, repr=False)
+    network: SummaryNetwork | None = dataclasses.field(kw_only=True, default=None, repr=False)
+    sizes: SummarySizes | None = dataclasses.field(kw_only=True, default=None, repr=False)
     given: Callable | None = dataclasses.field(kw_only=True, default=None, repr=False)
 
     def __post_init__(self) -> None:
@@ -194,19 +198,9 @@ class TrainedBank(Surrogate):
         weights: Float[np.ndarray, " k"],
         generator: np.random.Generator,
     ) -> Mixture:
-        """The mixture of adjusted neighbours, as wide as new draws would spread about it.
-
-        Residuals are smaller than errors, as slopes were fitted to them, and the fitted value at
-        the data has an error of its own. A proposal is rather to be too wide than too narrow.
-        """
-        kept = weights > 0
-        index, weights = index[kept], weights[kept]
+        x = np.asarray(self.positions[index], float)
         away = np.asarray(self.summaries[index], float) - query
-        moved = adjusted(np.asarray(self.positions[index], float), away, weights)
-        found = fit_mixture(moved, self.components, generator, log_weights=np.log(weights))
-        n, s = effective(weights), away.shape[1]
-        factor = min((n + 1.0) / max(n - s - 1.0, 1.0), _WIDEST)
-        return found._replace(log_scales=np.asarray(found.log_scales) + 0.5 * np.log(factor))
+        return local_mixture(x, away, weights, self.components, generator)
 
     def _complaints_of_rows(self, inputs: Inputs) -> list[str]:
         """Given summaries know one number of rows."""
@@ -238,13 +232,12 @@ class TrainedBank(Surrogate):
 
     @functools.cached_property
     def _digest(self) -> str:
-        digest = hashlib.sha256()
-        for name in BANK_ARRAYS:
-            digest.update(np.ascontiguousarray(getattr(self, name)).tobytes())
-        if self.network is not None:
-            for leaf in arrays_of_network(self.network).values():
-                digest.update(leaf.tobytes())
-        return digest.hexdigest()
+        arrays = {name: getattr(self, name) for name in BANK_ARRAYS}
+        return digest_of({**arrays, **self._weights})
+
+    @property
+    def _weights(self) -> dict[str, np.ndarray]:
+        return {} if self.network is None else arrays_of_network(self.network)
 
     # ---------------------------------------------------------------------- files
 
@@ -276,17 +269,8 @@ class TrainedBank(Surrogate):
     @classmethod
     def from_parts(
         cls, arrays: Mapping[str, np.ndarray], values: Mapping[str, Any], ground: Ground
-    ) -> Self:
-        """Back from arrays and JSON values.
-
-        Parameters
-        ----------
-        arrays : mapping of array
-            Those of :meth:`parts`; maps of a file stay what they are.
-        values : mapping
-            Those of :meth:`parts`.
-        ground : Ground
-            The program it was drawn from.
+    ) -> TrainedBank:
+        """Back from arrays, which may be maps of a file, and JSON values.
 
         Raises
         ------
@@ -318,5 +302,5 @@ class TrainedBank(Surrogate):
 
 
 @eqx.filter_jit
-def _learned(network: Network, layout: Layout, inputs: Inputs) -> Float[Array, "b s"]:
+def _learned(network: SummaryNetwork, layout: Layout, inputs: Inputs) -> Float[Array, "b s"]:
     return learned_summaries(network, layout, inputs)

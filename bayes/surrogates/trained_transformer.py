@@ -14,14 +14,15 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from bayes.errors import FileError, SettingsError
+from bayes.errors import SettingsError
 from bayes.precision import double_precision
 from bayes.problem import Problem
 from bayes.surrogates.batch import BatchPosterior, batch_inputs
 from bayes.surrogates.ground import Ground
-from bayes.surrogates.layout import Inputs, Layout, leaves_of, with_leaves
+from bayes.surrogates.layout import Inputs
 from bayes.surrogates.mixtures import Mixture, from_tokens, to_tokens, token_size
 from bayes.surrogates.network import Network, Sizes, pooled
+from bayes.surrogates.network_files import arrays_of, network_of, require_arrays, sizes_of
 from bayes.surrogates.priors import RuntimePrior
 from bayes.surrogates.simulator import single_precision
 from bayes.surrogates.surrogate import Proposal, Surrogate
@@ -29,6 +30,7 @@ from bayes.surrogates.surrogate import Proposal, Surrogate
 __all__ = ["Familiar", "TrainedTransformer"]
 
 _FAMILIAR_SHARE = 0.99
+_FAMILIAR = "familiar."
 
 
 class Familiar(NamedTuple):
@@ -99,14 +101,15 @@ class TrainedTransformer(Surrogate):
 
     def parts(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         """What it has learned as arrays by name and JSON values; all but the ground."""
-        learned = {"network": self.network, "familiar": self.familiar._asdict()}
+        arrays = arrays_of(self.network)
+        arrays |= {f"{_FAMILIAR}{n}": np.asarray(v) for n, v in self.familiar._asdict().items()}
         values = {
             "sizes": self.sizes._asdict(),
             "runtime": self.runtime,
             "training": dict(self.training),
             "checks": None if self.checks is None else dict(self.checks),
         }
-        return {n: np.asarray(v) for n, v in leaves_of(learned).items()}, values
+        return arrays, values
 
     @classmethod
     def from_parts(
@@ -119,25 +122,27 @@ class TrainedTransformer(Surrogate):
         FileError
             Where arrays are missing, or have shapes or types that the sizes do not give.
         """
-        given = {name: values["sizes"][name] for name in Sizes._fields}
-        sizes = Sizes(**{n: tuple(v) if isinstance(v, list) else v for n, v in given.items()})
-        _require_sizes(sizes, ground, len(arrays))
-        with single_precision():
-            network = eqx.filter_eval_shape(Network, jax.random.key(0), sizes)
-        width = (sizes.width,)
-        familiar = Familiar(*(_double(s) for s in (width, width * 2, ())))
-        skeleton = {"network": network, "familiar": familiar._asdict()}
-        _require_arrays(arrays, leaves_of(skeleton))
-        with single_precision():
-            found = {n: jnp.asarray(v) for n, v in arrays.items() if n.startswith("network.")}
-            network = with_leaves({"network": network}, found)["network"]
+        layout, own = ground.layout, ground.own_prior
+        wanted = {
+            "token": token_size(own.size),
+            "components": own.components,
+            "sources": tuple(source.size for source in layout.sources),
+            "rows": tuple(source.rows for source in layout.sources),
+            "extra": layout.extra_columns.size,
+        }
+        sizes = sizes_of(values["sizes"], wanted)
+        familiar = {n: v for n, v in arrays.items() if n.startswith(_FAMILIAR)}
+        shapes = {"mean": (sizes.width,), "precision": (sizes.width,) * 2, "limit": ()}
+        doubles = {f"{_FAMILIAR}{n}": jax.ShapeDtypeStruct(s, float) for n, s in shapes.items()}
+        network = network_of({n: v for n, v in arrays.items() if n not in familiar}, sizes)
+        require_arrays(familiar, doubles)
         return cls(
             network=network,
             sizes=sizes,
             ground=ground,
-            familiar=Familiar(*(arrays[f"familiar.{n}"] for n in Familiar._fields)),
+            familiar=Familiar(*(familiar[f"{_FAMILIAR}{n}"] for n in Familiar._fields)),
             runtime=bool(values["runtime"]),
-            training=values["training"],
+            training=dict(values["training"]),
             checks=values["checks"],
         )
 
@@ -180,7 +185,9 @@ class TrainedTransformer(Surrogate):
     def mixtures(self, inputs: Inputs) -> Mixture:
         """The network's mixtures for a batch of data under the program's own prior."""
         count = inputs.counts.shape[0]
-        tokens, _ = self._forward(np.broadcast_to(self._own_tokens, (count, *self._own_tokens.shape)), inputs)
+        tokens, _ = self._forward(
+            np.broadcast_to(self._own_tokens, (count, *self._own_tokens.shape)), inputs
+        )
         return self.ground.unscaled(from_numpy(tokens, self.ground.own_prior.size))
 
     def settings(self) -> dict[str, Any]:
@@ -193,7 +200,7 @@ class TrainedTransformer(Surrogate):
         digest = hashlib.sha256()
         for leaf in jax.tree.leaves(eqx.filter(self.network, eqx.is_array)):
             digest.update(np.asarray(leaf).tobytes())
-        return digest.hexdigest()
+        return digest.hexdigest()[:16]
 
     def posteriors(
         self, data: Mapping[str, Any], *, prior: Mixture | None = None
@@ -254,57 +261,34 @@ class TrainedTransformer(Surrogate):
 
     def _forward(self, prior: np.ndarray, inputs: Inputs) -> tuple[np.ndarray, np.ndarray]:
         with single_precision():
-            tokens, summary = _forward(self.network, self.ground.layout, prior, inputs)
-            return np.asarray(tokens), np.asarray(summary)
-
-
-def _double(shape: tuple[int, ...]) -> jax.ShapeDtypeStruct:
-    return jax.ShapeDtypeStruct(shape, np.float64)
-
-
-def _require_sizes(sizes: Sizes, ground: Ground, arrays: int) -> None:
-    """Refuse sizes that are not those of the ground, or of a network that cannot be."""
-    layout, own = ground.layout, ground.own_prior
-    wanted = {
-        "token": token_size(own.size),
-        "components": own.components,
-        "sources": tuple(source.size for source in layout.sources),
-        "rows": tuple(source.rows for source in layout.sources),
-        "extra": layout.extra_columns.size,
-    }
-    for name, value in wanted.items():
-        if getattr(sizes, name) != value:
-            raise FileError(f"{name} of the network are {getattr(sizes, name)}, not {value}")
-    # So that its skeleton is made in bounded time: every layer has arrays, every row of one a head.
-    if not 1 <= sizes.layers <= arrays or not 1 <= sizes.heads <= sizes.width:
-        raise FileError(f"{sizes} are sizes of no network")
-    if sizes.width % sizes.heads:
-        raise FileError(f"{sizes.width} is not a multiple of {sizes.heads} heads")
-
-
-def _require_arrays(arrays: Mapping[str, np.ndarray], wanted: Mapping[str, Any]) -> None:
-    missing, foreign = sorted(set(wanted) - set(arrays)), sorted(set(arrays) - set(wanted))
-    if missing or foreign:
-        what = f"array '{missing[0]}' is missing" if missing else f"'{foreign[0]}' is no array"
-        raise FileError(f"{what} of a network of these sizes")
-    for name, leaf in wanted.items():
-        found = arrays[name]
-        if found.shape != leaf.shape or found.dtype != leaf.dtype:
-            raise FileError(
-                f"array '{name}' is {found.dtype}{list(found.shape)}, not "
-                f"{leaf.dtype}{list(leaf.shape)}"
+            tokens, summary = _forward(
+                self.network, self.ground, self.sizes.informed, prior, inputs
             )
+            return np.asarray(tokens), np.asarray(summary)
 
 
 @eqx.filter_jit
 def _forward(
-    network: Network, layout: Layout, prior: Array, inputs: Inputs
+    network: Network, ground: Ground, informed: bool, prior: Array, inputs: Inputs
 ) -> tuple[Float[Array, "b k t"], Float[Array, "b w"]]:
-    sources, extra = layout.features(Inputs(*jax.tree.map(jnp.asarray, tuple(inputs))))
-    memory, there = network.memory(sources, extra)
+    inputs = Inputs(*jax.tree.map(jnp.asarray, tuple(inputs)))
     prior = jnp.asarray(prior)
-    tokens = network.condition(network.embed(prior), memory, there)
-    return network.components(tokens, prior), pooled(memory, there)
+    guess = first_guess(ground, prior, inputs) if informed else None
+    memory, there = network.memory(*ground.layout.features(inputs))
+    tokens = network.condition(network.embed(prior, guess), memory, there)
+    return network.components(tokens, prior, guess), pooled(memory, there)
+
+
+def first_guess(
+    ground: Ground, prior: Float[Array, "b k t"], inputs: Inputs
+) -> Float[Array, "b k t"]:
+    """Tokens of priors updated by the likelihood's derivatives, for a batch."""
+    d = ground.own_prior.size
+
+    def one(tokens: Array, inputs: Inputs) -> Array:
+        return to_tokens(ground.update(from_tokens(tokens, d), inputs))
+
+    return jax.lax.stop_gradient(jax.vmap(one)(prior, inputs))
 
 
 def from_numpy(tokens: np.ndarray, d: int) -> Mixture:

@@ -86,9 +86,7 @@ def validate(simulator: Simulator, mixtures: Mixtures, key: Array) -> GlobalChec
     )
 
 
-def _judged(
-    simulator: Simulator, mixtures: Mixtures, key: Array, rows: int, count: int
-) -> _Judged:
+def _judged(simulator: Simulator, mixtures: Mixtures, key: Array, rows: int, count: int) -> _Judged:
     first, second = jax.random.split(key)
     with single_precision():
         drawn = jax.jit(jax.vmap(lambda k: simulator.draw_whole(k, rows)))(
