@@ -16,11 +16,11 @@ export PYRIGHT_PYTHON_IGNORE_WARNINGS := 1
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .PHONY: help env demo picture tutorials test test-slow lint format bench bench-nuts bench-vi \
-	bench-kronecker lock clean force
+	bench-kronecker bench-amortized lock clean force
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*##  */\1|/p' $(MAKEFILE_LIST) | while IFS='|' read -r target text; do \
-		printf '  make %-10s %s\n' "$$target" "$$text"; done
+		printf '  make %-15s %s\n' "$$target" "$$text"; done
 
 env: $(STAMP)  ## make .venv, and nothing else
 
@@ -96,6 +96,9 @@ bench-vi: $(STAMP)  ## approximations side by side: make bench-vi DATA=folder
 
 bench-kronecker: $(STAMP)  ## Kronecker sparse Bayesian learning beside peers: make bench-kronecker ARGS=paper
 	$(PY) benchmarks/kronecker_sbl.py $(if $(ARGS),$(ARGS),all)
+
+bench-amortized: $(STAMP)  ## amortized posteriors beside exact ones: make bench-amortized DATA=folder ARGS=sbibm
+	$(PY) benchmarks/amortized.py $(if $(ARGS),$(ARGS),inverse-gamma) $(if $(DATA),--data '$(DATA)')
 
 # The one that pip uses, where pip was told of one.
 INDEX = $$(printf '%s' "$${PIP_INDEX_URL:-$$($(PY) -m pip config get global.index-url 2>/dev/null)}")

@@ -48,6 +48,7 @@ if TYPE_CHECKING:
     from bayes.predictive_checks import PredictiveCheck
     from bayes.surrogates.amortize import amortize
     from bayes.surrogates.distribution_transformer import DistributionTransformer
+    from bayes.surrogates.drift import chain_drift
     from bayes.surrogates.simulation_bank import SimulationBank
     from bayes.surrogates.surrogate import Surrogate
 
@@ -87,6 +88,7 @@ __all__ = [
     "Surrogate",
     "UnsupportedModelError",
     "amortize",
+    "chain_drift",
     "compare",
     "distributions",
     "fit",
@@ -121,6 +123,7 @@ _HOMES = {
     "SimulationBank": "bayes.surrogates.simulation_bank",
     "Surrogate": "bayes.surrogates.surrogate",
     "amortize": "bayes.surrogates.amortize",
+    "chain_drift": "bayes.surrogates.drift",
     "compare": "bayes.criticism",
     "fit": "bayes.fit",
     "gallery": "bayes.gallery",

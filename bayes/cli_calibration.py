@@ -54,13 +54,14 @@ def sbc(
     progress: Annotated[bool | None, typer.Option(help="Show a progress line.")] = None,
 ) -> None:
     """Fit the model in FILE to data drawn from it, and judge the posteriors."""
-    from bayes.cli import INTERRUPTED, NOT_OK, _configure, _plain_errors, _read_model, _show_warning
+    from bayes.cli import INTERRUPTED, NOT_OK, _configure, _plain_errors, _show_warning
+    from bayes.cli_reading import read_model
 
     with _plain_errors():
         if plot is not None and plot.suffix not in _SUFFIXES:
             raise SettingsError(f"--plot {plot}: figures are {', '.join(_SUFFIXES)}")
         chosen = _configure(method, settings or [])
-        model, table = _read_model(file, data, reparam)
+        model, table = read_model(file, data, reparam)
         import bayes
 
         with warnings.catch_warnings():

@@ -69,7 +69,8 @@ def amortize(
     progress: Annotated[bool | None, typer.Option(help="Show a progress line.")] = None,
 ) -> None:
     """Train a surrogate for the model in FILE, on simulations of it, and save it."""
-    from bayes.cli import INTERRUPTED, NOT_OK, _plain_errors, _read_model, _show_warning
+    from bayes.cli import INTERRUPTED, NOT_OK, _plain_errors, _show_warning
+    from bayes.cli_reading import read_model
 
     with _plain_errors():
         from bayes.surrogates.files import require_replaceable
@@ -79,7 +80,7 @@ def amortize(
         require_replaceable(save)  # before the training, not after it
         named = {"components": components, "steps": steps}
         chosen = _configured(surrogate, named, settings or [])
-        model, table = _read_model(file, data, reparam)
+        model, table = read_model(file, data, reparam)
         import bayes
 
         with warnings.catch_warnings():

@@ -8,10 +8,14 @@ from typing import Any
 import numpy as np
 
 from bayes.data import Data
-from bayes.errors import SettingsError, ShapeError
+from bayes.errors import ModelError, SettingsError, ShapeError
 from bayes.structure import Site
 
 __all__ = ["data_dims", "fitting_dims", "site_coords", "site_dims"]
+
+
+RESERVED = ("chain", "draw")
+"""Dimensions of all draws, which no plate can be called after."""
 
 
 def site_dims(
@@ -30,8 +34,14 @@ def site_dims(
     -------
     dict
         One name a dimension; ``<site>_dim_<i>`` where nothing names it.
+
+    Raises
+    ------
+    ModelError
+        Where a plate or a dimension is called as one of all draws is.
     """
     dims = dict(dims or {})
+    _require_free(sites, dims)
     unknown = [name for name in dims if name not in sites]
     if unknown:
         raise SettingsError(
@@ -49,6 +59,23 @@ def site_dims(
             if len(set(named[name])) < len(named[name]):
                 named[name] = _one(site, None)
     return named
+
+
+def _require_free(sites: Mapping[str, Site], dims: Mapping[str, Sequence[str]]) -> None:
+    """Refuse the names of dimensions that all draws have."""
+    plates = {p[0]: site.name for site in sites.values() for p in site.plates}
+    given = {
+        label: name
+        for name, labels in dims.items()
+        for label in ((labels,) if isinstance(labels, str) else labels)
+    }
+    for kind, found in (("plate", plates), ("dimension", given)):
+        for label in RESERVED:
+            if label in found:
+                raise ModelError(
+                    f"{kind} '{label}' of site '{found[label]}' is called like the dimension "
+                    f"'{label}' that all draws have; rename the {kind}"
+                )
 
 
 def _unique_plate(size: int, plates: Mapping[str, int]) -> str | None:

@@ -52,6 +52,7 @@ class Stop:
 
     @contextlib.contextmanager
     def listening(self) -> Iterator[None]:
+        """Note Ctrl-C rather than raise it, in the main thread."""
         if threading.current_thread() is not threading.main_thread():
             yield
             return

@@ -184,5 +184,6 @@ def run_identity(problem: Problem, method: Method, seed: int) -> dict[str, Any]:
 
 def _check_settings(seed: int, budget: float | None) -> None:
     require_seed(seed)
-    if budget is not None and not (np.isfinite(budget) and budget > 0):
+    number = isinstance(budget, (int, float, np.number)) and not isinstance(budget, bool)
+    if budget is not None and not (number and np.isfinite(budget) and budget > 0):
         raise SettingsError(f"budget is a positive number of seconds, got {budget!r}")

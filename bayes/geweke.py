@@ -17,12 +17,12 @@ import numpy as np
 from jaxtyping import Array, Float
 from numpyro import handlers
 
-from bayes.design import Design, warnings_of_data_ignored
 from bayes.calibration.judgement import LEVEL
 from bayes.calibration.simulation import seeds_of
 from bayes.calibration.uniformity import adjust
 from bayes.choosing import as_method, bound_for
 from bayes.compilation import computing
+from bayes.design import Design, warnings_of_data_ignored
 from bayes.errors import SettingsError, UnsupportedModelError
 from bayes.inference.hamiltonian import Hamiltonian
 from bayes.inference.metric import Metric

@@ -462,7 +462,9 @@ def load(path: str | os.PathLike, model: Any = None) -> Posterior | Surrogate:
         Where it was saved: a folder of a posterior, a file of a surrogate.
     model : callable or Model, optional
         Its model. A posterior needs it for predictions and the like; a surrogate always does. A
-        model that is not the saved one is refused.
+        model that is not the saved one is refused. Where distributions of single sites were
+        replaced (``trained.with_prior({"mu": ...})``), it is the model with these,
+        ``trained.with_prior({"mu": ...}).rewritten(model, data)[0]``.
 
     Returns
     -------

@@ -7,6 +7,7 @@ import time
 from typing import Any
 
 import numpy as np
+from jaxtyping import Float
 
 from bayes.checkpoint import Checkpoint
 from bayes.diagnostics.approximations import ratios_of
@@ -142,4 +143,25 @@ def _starts(draws: Draws, words: np.ndarray) -> np.ndarray:
     order = np.argsort(-(log_weights + generator.gumbel(size=count)))
     chosen = positions[order]
     _, first = np.unique(chosen, axis=0, return_index=True)
-    return chosen[np.sort(first)[:_STARTS]]
+    starts = chosen[np.sort(first)[:_STARTS]]
+    return _far_apart(starts, positions) if "surrogate" in draws.info else starts
+
+
+def _far_apart(
+    starts: Float[np.ndarray, "n d"], positions: Float[np.ndarray, "m d"]
+) -> Float[np.ndarray, "n d"]:
+    """The starts with each as far as can be from those before it.
+
+    A network may see several modes: chains that begin in one of them would agree and be wrong.
+    """
+    scale = positions.std(axis=0)
+    z = starts / np.where(scale > 0, scale, 1.0)
+    order = [0]
+    nearest = np.square(z - z[0]).sum(axis=1)
+    while len(order) < len(z):
+        nearest[order[-1]] = -1.0
+        order.append(int(np.argmax(nearest)))
+        nearest = np.where(
+            nearest < 0, nearest, np.minimum(nearest, np.square(z - z[order[-1]]).sum(axis=1))
+        )
+    return starts[order]

@@ -27,8 +27,10 @@ from bayes.files import (
 from bayes.fingerprint import data_fingerprint, model_difference, model_fingerprint, versions
 from bayes.method import describe
 from bayes.model import as_model
+from bayes.prediction import _own_arguments
 from bayes.problem import Problem
 from bayes.stored_data import pack_data, plain_array, unpack_data
+from bayes.stored_priors import under_stored_prior
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -72,6 +74,7 @@ class Stored:
             "dims": {k: list(v) for k, v in model.dims.items()},
             "reparametrised": list(problem.reparametrised),
             "marginal": problem.marginal,
+            "own_arguments": list(_own_arguments(model.fn)),
             **model_fingerprint(problem),
         }
         arrays |= {f"coords.{k}": plain_array(v) for k, v in model.coords.items()}
@@ -253,17 +256,21 @@ def _bind(folder: pathlib.Path, stored: Stored, model: Any) -> Problem:
     """Bind a model to the saved data, and refuse one that is not the saved one."""
     saved, given = stored.model, as_model(model)
     labels = {"dims": saved["dims"] | given.dims, "coords": stored.coords | given.coords}
-    candidates = [given.replace(**labels)]
+    ways: list[dict[str, Any]] = [{}]
     if given.reparam is None and saved["reparametrised"]:
-        candidates.append(given.replace(**labels, reparam="auto"))
+        ways.append({"reparam": "auto"})
     data, difference = unpack_data(stored.skeleton, stored.arrays), None
     marginal = saved.get("marginal", True)
     with computing(), warnings.catch_warnings():
         warnings.simplefilter("ignore", DataWarning)  # said when it was fitted
-        for candidate in candidates:
+        for way in ways:
+            candidate = given.replace(**labels, **way)
             try:
+                candidate = under_stored_prior(candidate, data, saved, str(folder))
                 problem = candidate.bind(data, need_observed=False, marginal=marginal)
                 difference = _difference(stored, problem)
+            except FileError:
+                raise
             except BayesError as error:
                 difference = str(error)
             if difference is None:

@@ -32,6 +32,7 @@ class Reached(Exception):
         ({"budget": -1.0}, "positive number of seconds"),
         ({"budget": float("nan")}, "positive number of seconds"),
         ({"budget": float("inf")}, "positive number of seconds"),
+        ({"budget": "60"}, "positive number of seconds"),
         ({"rows": 0}, "rows is a whole number"),
         ({"rows": 2.5}, "rows is a whole number"),
         ({"rows": True}, "rows is a whole number"),

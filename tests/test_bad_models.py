@@ -216,3 +216,19 @@ def test_a_sound_model_is_trusted_in_silence():
         warnings.simplefilter("error")
         post = bayes.fit(normal, DATA, method=bayes.NUTS(warmup=300, draws=1000))
     assert post.diagnostics.ok
+
+
+@pytest.mark.parametrize("name", ["draw", "chain"])
+def test_a_plate_called_like_a_dimension_of_all_draws_is_refused(name):
+    def program(y=None):
+        m = numpyro.sample("m", dist.Normal(0, 1))
+        with numpyro.plate(name, 20):
+            numpyro.sample("y", dist.Normal(m, 1), obs=y)
+
+    refused(program, bayes.ModelError, f"plate '{name}' of site 'y' .* rename the plate")
+
+
+@pytest.mark.parametrize("dims", ["draw", ["draw"]])
+def test_a_dimension_called_like_one_of_all_draws_is_refused(dims):
+    model = bayes.Model(normal, dims={"y": dims})
+    refused(model, bayes.ModelError, "dimension 'draw' of site 'y' .* rename the dimension")

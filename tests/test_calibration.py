@@ -26,13 +26,13 @@ from numpyro.contrib.control_flow import scan
 from typer.testing import CliRunner
 
 import bayes
-from bayes.design import Design
 from bayes.calibration.ranks import FIELDS
 from bayes.calibration.records import Records
 from bayes.calibration.simulation import Bench, Task, run_task
 from bayes.calibration.uniformity import adjust, chi_square_test, ecdf_bands, ecdf_test
 from bayes.cli_calibration import sbc as command
 from bayes.compilation import computing
+from bayes.design import Design
 from bayes.method import Draws, Method
 
 X = np.linspace(-1.0, 1.0, 8)

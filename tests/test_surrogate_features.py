@@ -8,11 +8,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from bayes.precision import single_precision
 from bayes.surrogates.features import Columns, measure_columns
 from bayes.surrogates.layout import Inputs, Layout, Source, leaves_of, padded, table_of, with_leaves
 from bayes.surrogates.network import Network, Sizes, pooled
 from bayes.surrogates.row_sizes import shortened
-from bayes.surrogates.simulator import single_precision
 
 RNG = np.random.default_rng(0)
 NUMBERS = measure_columns(RNG.normal(3.0, 2.0, size=(1000, 2)), (False, False))

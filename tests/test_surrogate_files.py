@@ -16,10 +16,12 @@ from safetensors.numpy import save_file
 import bayes
 from bayes.compilation import computing
 from bayes.design import sites_observed
+from bayes.precision import single_precision
 from bayes.surrogates import tensor_files
 from bayes.surrogates.files import load_surrogate, require_replaceable, save_surrogate
+from bayes.surrogates.ground import Ground
 from bayes.surrogates.network import Network
-from bayes.surrogates.simulator import Simulator, single_precision
+from bayes.surrogates.simulator import Simulator
 from bayes.surrogates.tensor_files import TensorFile, write_tensors
 from bayes.surrogates.trained_transformer import Familiar, TrainedTransformer
 
@@ -70,7 +72,7 @@ def untrained(program, data, **options):
     with computing():
         simulator = Simulator(bayes.Model(program, **options), data)
         key = jax.random.key(0)
-        ground = SMALL._ground(simulator, key)
+        ground = Ground.of(simulator, key, SMALL.components)
     sizes = SMALL._sizes(ground)
     with single_precision():
         network = Network(key, sizes)

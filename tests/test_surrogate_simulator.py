@@ -1,4 +1,4 @@
-"""Draws of a program that a network learns from, and the programs that have none."""
+"""Draws of a program that a network learns from."""
 
 import jax
 import jax.numpy as jnp
@@ -6,129 +6,31 @@ import numpy as np
 import numpyro
 import numpyro.distributions as dist
 import pytest
-from models_for_tests import SCHOOLS_DATA, normal_mean, schools
 from numpyro.infer import Predictive
+from simulators_for_tests import (
+    CODES,
+    LINE,
+    WIDE,
+    N,
+    X,
+    assert_near,
+    design,
+    drawn,
+    line,
+    made,
+    needs_y,
+    scaled,
+    two_sites,
+)
 
-import bayes
-from bayes.model import Model
-from bayes.surrogates.layout import leaves_of
-from bayes.surrogates.simulator import Simulator, single_precision
+from bayes.precision import simulating
 
 RNG = np.random.default_rng(0)
-X = np.array([0.5, 1.0, 2.0, 4.0, 8.0, 16.0])
-CODES = np.array([0, 2, 2, 5, 5, 7])
-LINE = {"x": X, "code": CODES, "y": np.zeros(6)}
-N = 4000
-WIDE = 5.0
-"""Monte Carlo errors that are allowed: a false alarm has probability 6e-7 for each number."""
-
-
-def line(x, code, y=None):
-    a = numpyro.sample("a", dist.Normal(1.0, 0.5))
-    s = numpyro.sample("s", dist.LogNormal(0.0, 0.3))
-    with numpyro.plate("row", x.shape[0]):
-        numpyro.sample("y", dist.Normal(a * x + code, s), obs=y)
-
-
-def scaled(x, tau, y=None):
-    """A hyperparameter of the prior is an argument."""
-    a = numpyro.sample("a", dist.Normal(0.0, tau))
-    with numpyro.plate("row", x.shape[0]):
-        numpyro.sample("y", dist.Normal(a * x, 1.0), obs=y)
-
-
-def fixed_plate(x, y=None):
-    a = numpyro.sample("a", dist.Normal())
-    with numpyro.plate("row", 6):
-        numpyro.sample("y", dist.Normal(a * x, 1.0), obs=y)
-
-
-def no_plate(x, y=None):
-    a = numpyro.sample("a", dist.Normal())
-    numpyro.sample("y", dist.Normal(a * x, 1.0).to_event(1), obs=y)
-
-
-def by_index(group, y=None):
-    with numpyro.plate("group", 3):
-        b = numpyro.sample("b", dist.Normal())
-    with numpyro.plate("row", group.shape[0]):
-        numpyro.sample("y", dist.Normal(b[group], 1.0), obs=y)
-
-
-def two_sites(x, t, y=None, z=None):
-    a = numpyro.sample("a", dist.Normal())
-    with numpyro.plate("row", x.shape[0]):
-        numpyro.sample("y", dist.Normal(a * x, 1.0), obs=y)
-    with numpyro.plate("event", t.shape[0]):
-        numpyro.sample("z", dist.Poisson(jnp.exp(a) * t), obs=z)
-
-
-def needs_y(y):
-    a = numpyro.sample("a", dist.Normal())
-    with numpyro.plate("row", y.shape[0]):
-        numpyro.sample("y", dist.Normal(a, 1.0), obs=y)
-
-
-def lagged(y):
-    a = numpyro.sample("a", dist.Normal())
-    with numpyro.plate("row", y.shape[0] - 1):
-        numpyro.sample("next", dist.Normal(a * y[:-1], 1.0), obs=y[1:])
-
-
-def discrete(x, y=None):
-    k = numpyro.sample("k", dist.Bernoulli(0.5))
-    with numpyro.plate("row", x.shape[0]):
-        numpyro.sample("y", dist.Normal(k * x, 1.0), obs=y)
-
-
-def local(x, y=None):
-    a = numpyro.sample("a", dist.Normal())
-    with numpyro.plate("row", x.shape[0]):
-        theta = numpyro.sample("theta", dist.Normal(a, 1.0))
-        numpyro.sample("y", dist.Normal(theta, 1.0), obs=y)
-
-
-def overflowing(x, y=None):
-    a = numpyro.sample("a", dist.Normal(0.0, 200.0))
-    with numpyro.plate("row", x.shape[0]):
-        numpyro.sample("y", dist.Normal(jnp.exp(jnp.abs(a)) * x, 1.0), obs=y)
-
-
-def by_factor(x, y=None):
-    a = numpyro.sample("a", dist.Normal())
-    level = 0.0 if y is None else -jnp.square(y - a * x).sum()
-    numpyro.factor("likelihood", level)
-
-
-SIX = {"x": X, "y": np.zeros(6)}
-
-
-def made(fn, data, **options):
-    return Simulator(Model(fn), data, **options)
 
 
 @pytest.fixture(scope="module")
 def simulator():
     return made(line, LINE)
-
-
-def drawn(simulator, rows=None, seed=1):
-    """Positions, tables and arguments of many draws."""
-    rows = simulator.rows if rows is None else rows
-    with single_precision():
-        run = jax.jit(jax.vmap(lambda k: simulator.draw_whole(k, rows)))
-        return jax.tree.map(np.asarray, run(jax.random.split(jax.random.key(seed), N)))
-
-
-def assert_near(found, wanted):
-    """Means and second moments of two independent samples, within Monte Carlo errors."""
-    for power in (1, 2):
-        a, b = found**power, wanted**power
-        error = np.sqrt(a.var(axis=0) / len(a) + b.var(axis=0) / len(b))
-        assert np.all(np.abs(a.mean(axis=0) - b.mean(axis=0)) <= WIDE * error + 1e-6)
-
-
-# ------------------------------------------------------------------------ draws
 
 
 def test_draws_are_those_of_the_program(simulator):
@@ -142,7 +44,7 @@ def test_draws_are_those_of_the_program(simulator):
     def one(key, x, code):
         return Predictive(line, num_samples=1)(key, x, code)
 
-    with single_precision():
+    with simulating():
         keys = jax.random.split(jax.random.key(7), N)
         other = jax.tree.map(lambda v: np.asarray(v[:, 0]), jax.jit(jax.vmap(one))(keys, x, code))
     assert_near(whole.position[:, 0], other["a"])
@@ -168,7 +70,7 @@ def test_tables_are_what_the_program_is_bound_to(simulator):
 def test_data_at_a_position_have_the_right_moments(simulator):
     """Standard scores of data at one position: false alarm rate 1e-5 for all twelve numbers."""
     position = np.array([2.0, np.log(3.0)], np.float32)
-    with single_precision():
+    with simulating():
         run = jax.jit(jax.vmap(lambda k: simulator.draw_at(k, jnp.asarray(position), 6)))
         inputs = jax.tree.map(np.asarray, run(jax.random.split(jax.random.key(2), N)))
     names = ("y", *simulator.layout.sources[0].covariates)
@@ -205,7 +107,7 @@ def test_columns_of_codes_in_a_matrix_stay_codes():
 
 
 def test_the_same_key_gives_the_same_draw(simulator):
-    with single_precision():
+    with simulating():
         first, second, other = (simulator.draw(jax.random.key(s), 6) for s in (3, 3, 4))
     np.testing.assert_array_equal(first[0], second[0])
     np.testing.assert_array_equal(first[1].tables[0], second[1].tables[0])
@@ -214,35 +116,10 @@ def test_the_same_key_gives_the_same_draw(simulator):
 
 def test_fewer_and_more_rows_are_drawn(simulator):
     for rows in (1, 9):
-        with single_precision():
+        with simulating():
             position, inputs = simulator.draw(jax.random.key(0), rows)
             at = simulator.draw_at(jax.random.key(0), position, rows)
         assert inputs.tables[0].shape == at.tables[0].shape == (rows, 3)
-
-
-# -------------------------------------------------------------------- structure
-
-
-@pytest.mark.parametrize(
-    ("fn", "data", "resizable", "placed"),
-    [
-        (line, LINE, True, False),
-        (fixed_plate, SIX, False, False),
-        (no_plate, SIX, False, True),
-        (schools, SCHOOLS_DATA, False, True),
-        (by_index, {"group": np.array([0, 1, 2, 1]), "y": np.zeros(4)}, True, False),
-        (normal_mean, {"n": 5, "y": np.zeros(5)}, False, False),
-        (needs_y, {"y": np.zeros(5)}, True, False),
-    ],
-    ids=lambda v: getattr(v, "__name__", None),
-)
-def test_whether_rows_may_vary_is_found(fn, data, resizable, placed):
-    found = Simulator(Model(fn, reparam="auto"), data)
-    assert found.resizable == resizable
-    (source,) = found.layout.sources
-    assert (source.resizable, source.placed) == (resizable, placed)
-    assert found.rows == (1 if fn is no_plate else len(data["y"]))  # of what may be repeated
-    assert source.rows == len(data["y"])
 
 
 def test_a_program_that_needs_its_data_is_drawn_site_by_site():
@@ -253,14 +130,6 @@ def test_a_program_that_needs_its_data_is_drawn_site_by_site():
     assert_near(y.mean(axis=1) - whole.position[:, 0], noise)
     # In two compiled programs, equal to a few units in the last place.
     np.testing.assert_allclose(whole.arrays[found.observed["y"]], y, rtol=1e-5, atol=1e-5)
-
-
-def test_what_is_observed_is_no_covariate():
-    """A program that takes its size from its data still observes them, and only once."""
-    found = made(needs_y, {"y": np.array([1.0, 2.0, 3.0])})
-    assert found.layout.sources[0].covariates == ()
-    assert not found.constants
-    assert drawn(found).inputs.tables[0].shape == (N, 3, 1)
 
 
 def test_two_observed_sites_have_a_table_each():
@@ -278,15 +147,6 @@ def test_two_observed_sites_have_a_table_each():
     )
 
 
-# ----------------------------------------------------------------------- design
-
-
-def design(key):
-    first, second = jax.random.split(key)
-    return {"tau": jax.random.uniform(first, (), minval=1.0, maxval=3.0),
-            "x": jax.random.uniform(second, (6,), minval=20.0, maxval=30.0)}  # fmt: skip
-
-
 def test_what_a_design_draws_reaches_the_program():
     """Its rows and its numbers; draws of the parameter have the scale that it gave."""
     found = made(scaled, {"x": X, "tau": 2.0, "y": np.zeros(6)}, design=design)
@@ -299,66 +159,14 @@ def test_what_a_design_draws_reaches_the_program():
     z = whole.position[:, 0] / tau
     assert abs(z.var() - 1) < WIDE * np.sqrt(2 / N)
     assert found.resizable
-    with single_precision():
+    with simulating():
         at = found.draw_at(jax.random.key(0), jnp.zeros(1), 6)
     assert at.tables[0].shape == (6, 2)
 
 
 def test_a_design_is_cut_to_the_rows_that_are_drawn():
     found = made(scaled, {"x": X, "tau": 2.0, "y": np.zeros(6)}, design=design)
-    with single_precision():
+    with simulating():
         position, inputs = found.draw(jax.random.key(0), 4)
         at = found.draw_at(jax.random.key(0), position, 4)
     assert inputs.tables[0].shape == at.tables[0].shape == (4, 2)
-
-
-def test_what_did_not_vary_is_kept():
-    found = made(scaled, {"x": X, "tau": 2.0, "y": np.zeros(6)})
-    assert set(found.constants) == {"tau"}
-    assert set(leaves_of(found.constants)) == {"tau"}
-    assert not found.layout.extra
-
-
-@pytest.mark.parametrize(
-    ("given", "match"),
-    [
-        (lambda key: {"w": jnp.zeros(6)}, "gives 'w', which is not an array argument"),
-        (lambda key: {"x": jnp.zeros(5)}, r"gives 'x' of shape \(5,\).*\(6,\)"),
-        (lambda key: jnp.zeros(6), "a dict of arguments"),
-        ("uniform", "design is a function"),
-    ],
-    ids=["unknown", "shape", "no dict", "no function"],
-)
-def test_designs_that_do_not_fit_are_refused(given, match, unchecked):
-    with pytest.raises(bayes.SettingsError, match=match):
-        made(fixed_plate, SIX, design=given)
-
-
-def test_rows_that_cannot_vary_are_refused():
-    with pytest.raises(bayes.SettingsError, match="rows=9: fixed_plate cannot be drawn"):
-        made(fixed_plate, SIX, rows=9)
-    assert made(fixed_plate, SIX, rows=6).rows == 6
-    assert made(line, LINE, rows=40).rows == 40
-
-
-# --------------------------------------------------------------------- refusals
-
-
-@pytest.mark.parametrize(
-    ("fn", "data", "match"),
-    [
-        (discrete, SIX, r"discrete latent sites \(k\)"),
-        (
-            local,
-            {"x": np.arange(40.0), "y": np.zeros(40)},
-            "41 unknowns, at most 32.*theta has an element for each row",
-        ),
-        (lagged, {"y": np.arange(5.0)}, "computed from what is observed"),
-        (overflowing, SIX, "not finite in single precision"),
-        (by_factor, SIX, "numpyro.factor"),
-    ],
-    ids=["discrete", "local", "lagged", "overflowing", "factor"],
-)
-def test_programs_that_cannot_be_amortized_are_refused(fn, data, match):
-    with pytest.raises(bayes.UnsupportedModelError, match=match):
-        made(fn, data)

@@ -12,7 +12,7 @@ import pytest
 import bayes
 from bayes.checkpoint import Checkpoint
 from bayes.surrogates import training
-from bayes.surrogates.training import Schedule, train
+from bayes.surrogates.training import Lesson, Schedule, train
 
 STEPS = 100
 
@@ -26,13 +26,17 @@ START = Line(np.zeros(2, np.float32), np.zeros((), np.float32))
 TRUTH = np.array([1.5, -0.5], np.float32)
 
 
-def loss(network, key):
-    x = jax.random.normal(key, (32, 2))
+def draw(key):
+    return jax.random.normal(key, (32, 2))
+
+
+def loss(network, x):
     return jnp.square(x @ network.slope + network.bias - x @ TRUTH - 2.0).mean()
 
 
-def trained(losses=(loss,), steps=STEPS, seed=0, **options):
-    return train(START, losses, Schedule(steps, 0.1, 0.9), jax.random.key(seed), **options)
+def trained(losses=(loss,), steps=STEPS, seed=0, draws=draw, **options):
+    lessons = [Lesson(draws, one) for one in losses]
+    return train(START, lessons, Schedule(steps, 0.1, 0.9), jax.random.key(seed), **options)
 
 
 def same(a, b):
@@ -44,7 +48,8 @@ def identity(name):
     from bayes.fingerprint import versions
 
     return {
-        "model": {"sites": [], "sampled": [], "log_density": [0.0]}, "data": {}, "method": name, "settings": {}, "seed": 0,
+        "model": {"sites": [], "sampled": [], "log_density": [0.0]},
+        "data": {}, "method": name, "settings": {}, "seed": 0,
         "versions": versions(),
     }  # fmt: skip
 
@@ -95,8 +100,8 @@ def test_the_same_seed_gives_the_same_bits():
 def test_a_run_that_was_stopped_goes_on_to_the_bit(tmp_path, monkeypatch):
     """Two losses in turn, so that the turn is resumed, too."""
 
-    def other(network, key):
-        return 2.0 * loss(network, key)
+    def other(network, x):
+        return 2.0 * loss(network, x)
 
     whole = trained((loss, other))
     with monkeypatch.context() as patch:
@@ -121,8 +126,8 @@ def test_ctrl_c_keeps_what_is_learned():
         if len(calls) == 30:
             os.kill(os.getpid(), signal.SIGINT)
 
-    def interrupting(network, key):
-        value = loss(network, key)
+    def interrupting(network, x):
+        value = loss(network, x)
         jax.debug.callback(hook, jax.lax.stop_gradient(value))
         return value
 
@@ -154,14 +159,17 @@ def test_a_run_without_a_block_has_learned_nothing():
 
 
 def test_losses_that_are_not_numbers_change_no_weights():
-    def at_times(network, key):
-        bad = jax.random.bernoulli(key, 0.3)
-        return jnp.where(bad, jnp.nan, 1.0) * loss(network, key)
+    def with_flag(key):
+        return draw(key), jax.random.bernoulli(key, 0.3)
 
-    found = trained((at_times,), steps=300)
+    def at_times(network, batch):
+        x, bad = batch
+        return jnp.where(bad, jnp.nan, 1.0) * loss(network, x)
+
+    found = trained((at_times,), steps=300, draws=with_flag)
     np.testing.assert_allclose(found.network.slope, TRUTH, atol=0.05)
     assert np.all(np.isfinite(found.loss))
-    never = trained((lambda network, key: jnp.nan * loss(network, key),))
+    never = trained((lambda network, x: jnp.nan * loss(network, x),))
     assert same(never, trained()._replace(network=START))
     assert np.all(np.isnan(never.loss))
 

@@ -10,6 +10,7 @@ import numpy as np
 
 FOLDER = pathlib.Path(__file__).parent.parent / "tutorials"
 PICTURES = {
+    "amortized": ("priors", "stream"),
     "hyperspectral": ("bands", "spectra", "relevance"),
     "sparse_recovery": ("climbs", "channel", "rank_one"),
 }
@@ -111,3 +112,33 @@ def test_sparse_recovery(tmp_path):
     whole, split = numbers(text, r"arbitrary .*NMSE ([\d.]+) together, ([\d.]+) split first")
     assert whole < 0.003
     assert split > 0.3
+
+
+def test_amortized(tmp_path):
+    """Priors and chains as with exact methods.
+
+    Both sides of a mean have 400 effective draws at least, so that it is off by 0.07 sd; over six
+    means 0.28 sd is a false alarm of 1 in 2000. Weighted draws of the chain, against quadrature,
+    have one such error: 4.5 of them are 0.225 sd, and 1 in 70 000 for both means.
+    """
+    text = small_run(tmp_path, "amortized")
+    apart = [float(v) for v in re.findall(r"at most ([\d.]+) sd apart", text)]
+    assert len(apart) == 3
+    assert max(apart) < 0.28
+    shifted, written = numbers(text, r"mu ~ .* mean of mu ([\d.]+), with NUTS ([\d.]+);")
+    assert min(shifted, written) > 8  # as written it is 4.4
+    (psis, adapted, ok) = numbers(text, r"8 data sets: (\d+) psis, (\d+) adapted, .*; (\d+) ok")
+    assert psis + adapted >= 6
+    assert ok >= 7
+    assert re.search(r"points: (adapted|nuts), \d+ ms, ok: True", text)
+    assert text.count("note: the data are") == 2
+    inside = [float(v) for v in re.findall(r"intervals hold the truth in ([\d.]+)%; median", text)]
+    assert len(inside) == 2
+    assert all(80 < v < 97 for v in inside)
+    assert "the same draws: True" in text
+    assert re.search(r"refused: .* was trained for another program", text)
+    assert "The chain is near the posterior of 4 batches" in text
+    for site in ("mean", "sd"):
+        (row,) = re.findall(rf"^{site} +([-\d. ]+)$", text, re.MULTILINE)
+        centre, spread = numbers(text, rf"by quadrature: {site} ([\d.]+) ± ([\d.]+)")
+        assert abs(float(row.split()[1]) - centre) < 0.225 * spread

@@ -12,12 +12,12 @@ from collections.abc import Callable, Generator, Mapping, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor, as_completed
 from typing import Any
 
-from bayes.design import warnings_of_data_ignored
 from bayes.calibration.records import Records
 from bayes.calibration.result import FEWEST, Calibration
 from bayes.calibration.simulation import Bench, Record, Task, run_task
 from bayes.choosing import as_method, bound_for
 from bayes.compilation import computing
+from bayes.design import warnings_of_data_ignored
 from bayes.errors import NoDrawsError, SettingsError
 from bayes.fit import run_identity
 from bayes.inference.nuts import NUTS

@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 
 from bayes.assembly import judge
-from bayes.design import Design, warnings_of_data_ignored
 from bayes.calibration.ranks import DRAWS, FIELDS, compare, log_likelihood, spread_out
 from bayes.compilation import computing
+from bayes.design import Design, warnings_of_data_ignored
 from bayes.dims import fitting_dims
 from bayes.driver import drive
 from bayes.errors import (

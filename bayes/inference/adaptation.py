@@ -38,7 +38,7 @@ LARGEST_FULL = 600
 _LARGEST_ADAPTED = 60
 """Unknowns up to which weighted draws can tell a covariance."""
 _FEWEST_MATCHES, _MOST_MATCHES, _STILL = 4, 60, 0.05
-_ROUNDS, _DRAWS_A_ROUND = 8, 1000
+_DRAWS_A_ROUND = 1000
 _GOOD_KHAT, _GOOD_SHARE, _USABLE_SHARE = 0.5, 0.25, 0.1
 """Ratios with which a mixture is good: where it can be adapted, more is asked of it."""
 _EFFECTIVE, _MOST_CANDIDATES = 0.75, 4.0
@@ -52,7 +52,7 @@ class AdaptedMixture(Approximation):
 
     Draws of a heavy-tailed version of a mixture of normals are weighted by the exact density. Where
     the weights are good, draws are resampled by them; where they are not, and there are no more
-    than 60 unknowns, the mixture moves to their weighted moments, up to eight times. Where that
+    than 60 unknowns, the mixture moves to their weighted moments, up to eight times (surrogates: sixteen). Where that
     does not help either, draws are those of the mixture before it was moved, and are not resampled.
 
     A subclass gives the first mixture. Its state has the entries of :meth:`blank`.
@@ -67,6 +67,9 @@ class AdaptedMixture(Approximation):
     Cappé et al. (2008), Adaptive importance sampling in general mixture classes. Cai et al. (2024),
     Batch and match. Vehtari et al. (2024), Pareto smoothed importance sampling.
     """
+
+    rounds: ClassVar[int] = 8
+    """Rounds in which a mixture is fitted to the weights of its draws."""
 
     draws: int = 2000
 
@@ -156,6 +159,10 @@ class AdaptedMixture(Approximation):
 
     # --------------------------------------------------------------------- rungs
 
+    def draws_a_round(self, problem: Problem, components: int) -> int:
+        """Draws by whose weights a mixture of so many components is moved."""
+        return _DRAWS_A_ROUND
+
     def match(
         self, problem: Problem, state: State, *, far: bool = False
     ) -> tuple[State, np.ndarray]:
@@ -197,7 +204,7 @@ class AdaptedMixture(Approximation):
         # Draws of the first round are the last ones, too, where they are good and cheap.
         block = self._block(problem)
         whole = rounds == 0 and block >= self.draws >= _DRAWS_A_ROUND
-        count = self.draws if whole else _DRAWS_A_ROUND
+        count = self.draws if whole else self.draws_a_round(problem, len(mixture.log_weights))
         x = draw(proposal, generator, count)
         lp, log_q = densities_at(problem, x), log_prob(proposal, x)
         found = _ratios(lp, log_q)
@@ -211,7 +218,7 @@ class AdaptedMixture(Approximation):
         good = found.khat < _GOOD_KHAT and found.ess > share * count
         if good and whole:
             new["first"] = {"position": x, "lp": lp, "log_q": log_q}
-        last = rounds + 1 >= _ROUNDS or not small
+        last = rounds + 1 >= self.rounds or not small
         usable = bool(found.khat < KHAT and found.ess > _USABLE_SHARE * count)
         if not good:
             stage = self.rescue(problem, new, found.ess, usable=usable, last=last)

@@ -106,7 +106,8 @@ def amortize(
             "method is a configured surrogate such as bayes.DistributionTransformer(); got "
             f"{method!r}"
         )
-    if budget is not None and not (np.isfinite(budget) and budget > 0):
+    number = isinstance(budget, (int, float, np.number)) and not isinstance(budget, bool)
+    if budget is not None and not (number and np.isfinite(budget) and budget > 0):
         raise SettingsError(f"budget is a positive number of seconds, got {budget!r}")
     if rows is not None and (isinstance(rows, bool) or not isinstance(rows, int) or rows < 1):
         raise SettingsError(f"rows is a whole number, 1 at least; got {rows!r}")

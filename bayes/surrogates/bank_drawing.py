@@ -14,13 +14,14 @@ from jaxtyping import Array, Float
 
 from bayes.driver import Stop
 from bayes.errors import NoDrawsError
+from bayes.precision import simulating, single_precision
 from bayes.surrogates.bank_network import SummaryNetwork
 from bayes.surrogates.bank_summaries import Summaries, given_summaries, learned_summaries
 from bayes.surrogates.ground import Ground
 from bayes.surrogates.layout import Inputs
 from bayes.surrogates.regression import nearest
 from bayes.surrogates.row_sizes import row_sizes, shortened
-from bayes.surrogates.simulator import Simulator, single_precision
+from bayes.surrogates.simulator import Simulator
 
 __all__ = ["Bank", "Source", "distance_limit", "draw_bank", "summary_scales"]
 
@@ -137,10 +138,7 @@ def _blocks(source: Source, count: int, key: Array) -> Iterator[Bank]:
     size = min(size, -(-count // len(runs)))
     number = 0
     while True:
-        with single_precision():
-            keys = jax.random.split(jax.random.fold_in(key, number), size)
-            found = runs[number % len(runs)](keys)
-            block = Bank(*(np.asarray(v, np.float32) for v in found))
+        block = Bank(*runs[number % len(runs)](jax.random.fold_in(key, number), size))
         yield block
         number += 1
 
@@ -148,7 +146,7 @@ def _blocks(source: Source, count: int, key: Array) -> Iterator[Bank]:
 def _numbers(source: Source, rows: int) -> int:
     """Numbers of one simulation, with what the network makes of its rows."""
     draw, layout = source.simulator.draw_whole, source.ground.layout
-    with single_precision():
+    with simulating():
         found = jax.eval_shape(lambda k: draw(k, rows), jax.random.key(0))
     total = sum(int(np.prod(leaf.shape)) for leaf in jax.tree.leaves(found))
     wide = 0
@@ -160,11 +158,9 @@ def _numbers(source: Source, rows: int) -> int:
 
 def _compiled(
     source: Source, rows: int, below: int
-) -> Callable[[Array], tuple[Array, Array, Array]]:
-    """A block of simulations as one compiled function of its keys."""
-    simulator, ground, own_network, given = source
-    location = jnp.asarray(ground.location, jnp.float32)
-    scale = jnp.asarray(ground.scale, jnp.float32)
+) -> Callable[[Array, int], tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    """A block of simulations as compiled functions of a key and a number of them."""
+    simulator, ground, network, given = source
     program = simulator.reference.program
 
     def log_prior(position: Array, arrays: Any) -> Array:
@@ -176,20 +172,28 @@ def _compiled(
     def one(key: Array) -> tuple[Array, Array, Array, Inputs]:
         whole = simulator.draw_whole(key, rows)
         own = jnp.zeros(0) if given is None else given_summaries(given, ground, whole.inputs)
-        return whole.position, own, log_prior(whole.position, whole.arrays), whole.inputs
+        prior = log_prior(whole.position, whole.arrays)
+        return whole.position, own, prior, whole.inputs._replace(arrays=())
 
-    def block(network: SummaryNetwork | None, keys: Array) -> tuple[Array, Array, Array]:
+    def drawn(keys: Array) -> tuple[Array, Array, Array, Inputs]:
         positions, summaries, prior, inputs = jax.vmap(one)(keys)
-        if network is not None:
-            if simulator.resizable:
-                inputs = shortened(
-                    inputs, ground.layout, jax.random.fold_in(keys[0], 1), rows, below
-                )
-            summaries = learned_summaries(network, ground.layout, inputs)
-        return (positions - location) / scale, summaries, prior
+        if network is not None and simulator.resizable:
+            inputs = shortened(inputs, ground.layout, jax.random.fold_in(keys[0], 1), rows, below)
+        return (positions - ground.location) / ground.scale, summaries, prior, inputs
 
-    run = eqx.filter_jit(block)
-    return lambda keys: run(own_network, keys)
+    draw = jax.jit(drawn)
+    summarise = eqx.filter_jit(lambda own, inputs: learned_summaries(own, ground.layout, inputs))
+
+    def block(key: Array, size: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        with simulating():
+            positions, summaries, prior, inputs = draw(jax.random.split(key, size))
+        if network is not None:
+            with single_precision():
+                summaries = summarise(network, inputs)
+        with np.errstate(over="ignore"):  # what overflows is left out
+            return tuple(np.asarray(v).astype(np.float32) for v in (positions, summaries, prior))
+
+    return block
 
 
 def summary_scales(

@@ -12,11 +12,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from bayes.errors import FileError
+from bayes.precision import single_precision
 from bayes.surrogates.bank_network import SummaryNetwork, SummarySizes
 from bayes.surrogates.bank_summaries import sizes_of
 from bayes.surrogates.ground import Ground
 from bayes.surrogates.layout import leaves_of, with_leaves
-from bayes.surrogates.simulator import single_precision
 
 __all__ = [
     "BANK_ARRAYS",

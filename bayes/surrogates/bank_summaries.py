@@ -11,18 +11,19 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from bayes.errors import SettingsError
+from bayes.precision import simulating
 from bayes.surrogates.bank_network import SummaryNetwork, SummarySizes
 from bayes.surrogates.ground import Ground
 from bayes.surrogates.layout import Inputs, Layout, leaves_of
 from bayes.surrogates.row_sizes import row_sizes, shortened
-from bayes.surrogates.simulator import Simulator, single_precision
-from bayes.surrogates.training import Loss
+from bayes.surrogates.simulator import Simulator
+from bayes.surrogates.training import Lesson
 
 __all__ = [
     "Summaries",
     "given_summaries",
     "learned_summaries",
-    "losses_of",
+    "lessons_of",
     "require_vector",
     "sizes_of",
 ]
@@ -58,7 +59,7 @@ def learned_summaries(
     Parameters
     ----------
     network : SummaryNetwork
-        Trained by :func:`losses_of`.
+        Trained by :func:`lessons_of`.
     layout : Layout
         How data are read.
     inputs : Inputs
@@ -70,7 +71,7 @@ def learned_summaries(
     return jnp.concatenate([means, jnp.log(jnp.maximum(counts, 1.0))], axis=1)
 
 
-def losses_of(simulator: Simulator, ground: Ground) -> list[Loss]:
+def lessons_of(simulator: Simulator, ground: Ground) -> list[Lesson]:
     """Squared errors of predicted positions, whose least expectation is at the posterior mean.
 
     Fearnhead and Prangle (2012), Constructing summary statistics for approximate Bayesian
@@ -85,34 +86,37 @@ def losses_of(simulator: Simulator, ground: Ground) -> list[Loss]:
 
     Returns
     -------
-    list of callable
+    list of Lesson
         One for each number of rows that data sets are drawn with.
     """
-    location = jnp.asarray(ground.location, jnp.float32)
-    scale = jnp.asarray(ground.scale, jnp.float32)
+    layout = ground.layout
 
-    def loss_at(rows: int, below: int) -> Loss:
+    def lesson_at(rows: int, below: int) -> Lesson:
         batch = int(np.clip(_BATCH * _ROWS_A_BATCH // rows, 8, _BATCH))
 
-        def loss(network: SummaryNetwork, key: Array) -> Array:
+        def draw(key: Array) -> tuple[Array, Inputs, Array]:
             first, second = jax.random.split(key)
             keys = jax.random.split(first, batch)
             position, inputs = jax.vmap(lambda k: simulator.draw(k, rows))(keys)
             if simulator.resizable:
-                inputs = shortened(inputs, ground.layout, second, rows, below)
-            x = jnp.clip((position - location) / scale, -_FARTHEST, _FARTHEST)
+                inputs = shortened(inputs, layout, second, rows, below)
+            x = jnp.clip((position - ground.location) / ground.scale, -_FARTHEST, _FARTHEST)
             parts = [x, *inputs.tables, inputs.extra]
             fine = jnp.stack([jnp.isfinite(p).reshape(batch, -1).all(1) for p in parts]).all(0)
             # Zeros in place of what is not finite: its gradient would not be, either.
             tables = tuple(jnp.where(fine[:, None, None], t, 0.0) for t in inputs.tables)
             extra = jnp.where(fine[:, None], inputs.extra, 0.0)
-            inputs = inputs._replace(tables=tables, extra=extra)
-            error = jnp.square(network(*ground.layout.features(inputs)) - x).mean(1)
+            x = jnp.where(fine[:, None], x, 0.0)
+            return x, inputs._replace(tables=tables, extra=extra, arrays=()), fine
+
+        def loss(network: SummaryNetwork, batch: tuple[Array, Inputs, Array]) -> Array:
+            x, inputs, fine = batch
+            error = jnp.square(network(*layout.features(inputs)) - x).mean(1)
             return jnp.where(fine, error, 0.0).sum() / jnp.maximum(fine.sum(), 1)
 
-        return loss
+        return Lesson(draw, loss)
 
-    return [loss_at(rows, below) for rows, below in row_sizes(simulator)]
+    return [lesson_at(rows, below) for rows, below in row_sizes(simulator)]
 
 
 # --------------------------------------------------------------------------- given
@@ -179,7 +183,7 @@ def require_vector(summaries: Summaries, ground: Ground, simulator: Simulator) -
 
     sites = ", ".join(ground.observed)
     try:
-        with single_precision():
+        with simulating():
             found = jax.eval_shape(once, jax.random.key(0))
     except Exception as error:
         raise SettingsError(

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
+from bayes.design import sites_observed
 from bayes.errors import DataError, ShapeError
 from bayes.precision import double_precision
 from bayes.problem import Problem
@@ -104,6 +105,14 @@ def _constrain(problem: Problem) -> Any:
 def batch_inputs(ground: Ground, data: Mapping[str, Any]) -> tuple[Inputs, dict[str, Any]]:
     """What a network is given of many data sets, and the arguments of the program.
 
+    Parameters
+    ----------
+    ground : Ground
+        The program.
+    data : mapping
+        Arguments by name, each array with a leading dimension of data sets. Of a program that does
+        not run without what it observes, the values of its observed sites, by the sites' names.
+
     Raises
     ------
     DataError
@@ -111,13 +120,13 @@ def batch_inputs(ground: Ground, data: Mapping[str, Any]) -> tuple[Inputs, dict[
     ShapeError
         Arrays that do not fit each other or the program.
     """
-    known = ground.reference.arrays
-    unknown = [n for n in data if n not in known]
+    known, names = ground.reference.arrays, _names(ground)
+    taken = list(dict.fromkeys(names.get(n, n) for n in known))
+    unknown = [n for n in data if n not in taken]
     if unknown:
-        raise DataError(f"'{unknown[0]}' is not an argument of the program ({', '.join(known)})")
-    given = {
-        n: np.asarray(v) if not isinstance(v, (list, tuple, dict)) else v for n, v in data.items()
-    }
+        what = "an argument or an observed site" if names else "an argument"
+        raise DataError(f"'{unknown[0]}' is not {what} of the program ({', '.join(taken)})")
+    given = _given(ground, names, data)
     needed = {
         *ground.observed.values(),
         *(c.split(".")[0] for s in ground.layout.sources for c in s.covariates),
@@ -125,33 +134,62 @@ def batch_inputs(ground: Ground, data: Mapping[str, Any]) -> tuple[Inputs, dict[
     needed |= {n.split(".")[0] for n in ground.layout.extra}
     absent = sorted(needed - set(given))
     if absent:
-        raise DataError(f"'{absent[0]}' differs between data sets and is missing")
+        site = names.get(absent[0])
+        what = f"'{absent[0]}'" if site is None else f"what is observed at site '{site}'"
+        how = "" if site is None else f": give it as '{site}'"
+        raise DataError(f"{what} differs between data sets and is missing{how}")
     leaves = {n: np.asarray(v) for n, v in leaves_of(given).items()}
-    count = next(iter(leaves.values())).shape[0]
+    count = next((len(v) for v in leaves.values() if v.ndim), 1)
     own = leaves_of(known)
     for name, value in leaves.items():
+        said = names.get(name, name)
         if value.ndim == 0 or value.shape[0] != count:
-            raise ShapeError(f"'{name}' has shape {value.shape}; expected {count} data sets first")
+            raise ShapeError(f"'{said}' has shape {value.shape}; expected {count} data sets first")
         if not np.isfinite(value).all():
             bad = np.flatnonzero(~np.isfinite(value.reshape(count, -1)).all(axis=1))
-            raise DataError(f"'{name}' is not finite in data set {bad[0]}")
+            raise DataError(f"'{said}' is not finite in data set {bad[0]}")
         if value.ndim - 1 != np.ndim(own[name]):
             raise ShapeError(
-                f"'{name}' has shape {value.shape}; expected (data set, *{np.shape(own[name])})"
+                f"'{said}' has shape {value.shape}; expected (data set, *{np.shape(own[name])})"
             )
-    _require_shapes(ground, leaves)
+    _require_shapes(ground, names, leaves)
     observed = {site: leaves[argument] for site, argument in ground.observed.items()}
     inputs = ground.layout.inputs(observed, leaves, np, (count,))
+    # Arguments that only bring a size are to bring that of the data.
+    others = ground.with_rows(known, tuple(table.shape[-2] for table in inputs.tables))
     arrays = {
         n: given[n]
         if n in given
-        else jax.tree.map(lambda v: np.broadcast_to(v, (count, *np.shape(v))), known[n])
+        else jax.tree.map(lambda v: np.broadcast_to(v, (count, *np.shape(v))), others[n])
         for n in known
     }
     return inputs._replace(arrays=arrays), arrays
 
 
-def _require_shapes(ground: Ground, leaves: Mapping[str, np.ndarray]) -> None:
+def _names(ground: Ground) -> dict[str, str]:
+    """By argument that only our own rewriting of a program has, the observed site it stands for."""
+    sites = sites_observed(ground.reference.model) or ()
+    return {ground.observed[site]: site for site in sites}
+
+
+def _given(ground: Ground, names: Mapping[str, str], data: Mapping[str, Any]) -> dict[str, Any]:
+    """The data by argument."""
+    given = {
+        n: np.asarray(v) if not isinstance(v, (list, tuple, dict)) else v for n, v in data.items()
+    }
+    for argument, site in names.items():
+        if site in given:
+            # An argument of that name is the same where it has the same shape.
+            same = ground.reference.arrays.get(site)
+            shape = ground.reference.sites[site].shape
+            keep = isinstance(same, (np.ndarray, jax.Array)) and same.shape == shape
+            given[argument] = given[site] if keep else given.pop(site)
+    return given
+
+
+def _require_shapes(
+    ground: Ground, names: Mapping[str, str], leaves: Mapping[str, np.ndarray]
+) -> None:
     """Refuse arrays of other shapes than in training, but for rows that may vary."""
     own = leaves_of(ground.reference.arrays)
     for source in ground.layout.sources:
@@ -162,7 +200,7 @@ def _require_shapes(ground: Ground, leaves: Mapping[str, np.ndarray]) -> None:
             if source.resizable:
                 wanted = (*rows, *wanted[1:])
             if given != wanted:
+                said, sizes = names.get(name, name), ", ".join(map(str, wanted))
                 raise ShapeError(
-                    f"'{name}' has shape {leaves[name].shape}; expected (data set, "
-                    f"{', '.join(map(str, wanted))})"
+                    f"'{said}' has shape {leaves[name].shape}; expected (data set, {sizes})"
                 )

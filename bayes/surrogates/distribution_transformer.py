@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -14,6 +14,7 @@ from jaxtyping import Array, Float
 from bayes.checkpoint import Checkpoint
 from bayes.errors import SettingsError
 from bayes.inference.settings import require_whole
+from bayes.precision import simulating, single_precision
 from bayes.surrogates.amortizer import Amortizer
 from bayes.surrogates.ground import Ground
 from bayes.surrogates.layout import Inputs
@@ -29,9 +30,9 @@ from bayes.surrogates.mixtures import (
 )
 from bayes.surrogates.network import Network, Sizes, pooled
 from bayes.surrogates.row_sizes import row_sizes, shortened
-from bayes.surrogates.simulator import Simulator, single_precision
+from bayes.surrogates.simulator import Simulator
 from bayes.surrogates.trained_transformer import Familiar, TrainedTransformer, first_guess
-from bayes.surrogates.training import Loss, Schedule, Trained, train
+from bayes.surrogates.training import Lesson, Schedule, Trained, train
 
 __all__ = ["DistributionTransformer"]
 
@@ -39,7 +40,31 @@ _ROWS_A_BATCH = 128
 """Rows up to which a batch is whole."""
 _FAMILIAR = 4096
 _STEPS, _UNBOUNDED = 20_000, 10**9
-_WORST = 1e4
+_WORST, _OVERFLOW = 1e4, 1e30
+
+
+class _Batch(NamedTuple):
+    """Simulations that a network is trained with.
+
+    Parameters
+    ----------
+    prior : array of shape (b, k, t)
+        Components of the priors.
+    guess : array of shape (b, k, t) or None
+        The same, updated by the likelihood's derivatives.
+    x : array of shape (b, d)
+        Parameters, in the network's coordinates.
+    inputs : Inputs
+        Data.
+    fine : array of shape (b,)
+        Which simulations are finite.
+    """
+
+    prior: Array
+    guess: Array | None
+    x: Array
+    inputs: Inputs
+    fine: Array
 
 
 @dataclasses.dataclass(frozen=True)
@@ -125,12 +150,11 @@ class DistributionTransformer(Amortizer):
         sizes = self._sizes(ground)
         with single_precision():
             network = Network(weights, sizes)
-            losses = self._losses(simulator, ground)
         steps = self.steps or (_STEPS if budget is None else _UNBOUNDED)
         schedule = Schedule(steps, self.learning_rate)
         trained = train(
             network,
-            losses,
+            self._lessons(simulator, ground),
             schedule,
             run,
             budget=budget,
@@ -170,51 +194,62 @@ class DistributionTransformer(Amortizer):
             informed=self.informed,
         )
 
-    # ---------------------------------------------------------------------- loss
+    # ------------------------------------------------------------------- lessons
 
-    def _losses(self, simulator: Simulator, ground: Ground) -> list[Loss]:
-        """One loss for each number of rows that data sets are padded to."""
-        return [self._loss(simulator, ground, rows, below) for rows, below in row_sizes(simulator)]
+    def _lessons(self, simulator: Simulator, ground: Ground) -> list[Lesson]:
+        """One for each number of rows that data sets are padded to."""
+        with simulating():
+            return [
+                Lesson(self._draw(simulator, ground, rows, below), self._loss(ground))
+                for rows, below in row_sizes(simulator)
+            ]
 
-    def _loss(self, simulator: Simulator, ground: Ground, rows: int, below: int) -> Loss:
+    def _draw(
+        self, simulator: Simulator, ground: Ground, rows: int, below: int
+    ) -> Callable[[Array], _Batch]:
+        """Parameters, priors and data of a batch."""
         batch = int(np.clip(self.batch * _ROWS_A_BATCH // rows, 8, self.batch))
         others = round(batch * self.runtime_priors)
-        own = to_tokens(Mixture(*(jnp.asarray(np.float32(p)) for p in ground.own_prior)))
-        location = jnp.asarray(np.float32(ground.location))
-        scale = jnp.asarray(np.float32(ground.scale))
+        own = np.asarray(to_tokens(ground.own_prior))
+        location, scale = ground.location, ground.scale
         meta = self._meta_prior(ground)
 
         def with_own(key: Array) -> tuple[Array, Array, Inputs]:
             position, inputs = simulator.draw(key, rows)
-            return own, (position - location) / scale, inputs
+            return jnp.asarray(own), (position - location) / scale, inputs
 
         def with_other(key: Array) -> tuple[Array, Array, Inputs]:
             first, second, third = jax.random.split(key, 3)
-            prior = meta(first)
+            prior = Mixture(*(jnp.asarray(part, float) for part in meta(first)))
             x = sample(prior, second, 1)[0]
             return to_tokens(prior), x, simulator.draw_at(third, location + scale * x, rows)
 
-        def drawn(key: Array) -> tuple[Array, Array, Inputs]:
-            keys = jax.random.split(key, batch)
+        def draw(key: Array) -> _Batch:
+            first, second = jax.random.split(key)
+            keys = jax.random.split(first, batch)
             parts = []
             if batch > others:
                 parts.append(jax.vmap(with_own)(keys[others:]))
             if others:
                 parts.append(jax.vmap(with_other)(keys[:others]))
-            return jax.tree.map(lambda *v: jnp.concatenate(v), *parts)
-
-        def loss(network: Network, key: Array) -> Array:
-            first, second = jax.random.split(key)
-            prior, x, inputs = drawn(first)
+            prior, x, inputs = jax.tree.map(lambda *v: jnp.concatenate(v), *parts)
             if simulator.resizable:
                 inputs = shortened(inputs, ground.layout, second, rows, below)
-            fine = _finite(prior, x, inputs)
-            prior, x, inputs = _blanked((prior, x, inputs), fine)
-            sources, extra = ground.layout.features(inputs)
-            d = x.shape[-1]
             guess = first_guess(ground, prior, inputs) if self.informed else None
+            found = _Batch(prior, guess, x, inputs._replace(arrays=()), jnp.ones(batch, bool))
+            fine = _finite(found)
+            return _blanked(found, fine)._replace(fine=fine)
+
+        return draw
+
+    def _loss(self, ground: Ground) -> Callable[[Network, _Batch], Array]:
+        layout, d = ground.layout, ground.own_prior.size
+        others = self.runtime_priors > 0
+
+        def loss(network: Network, batch: _Batch) -> Array:
+            prior, guess, x, inputs, fine = batch
             tokens = network.embed(prior, guess)
-            posterior = network.condition(tokens, *network.memory(sources, extra))
+            posterior = network.condition(tokens, *network.memory(*layout.features(inputs)))
             found = -log_prob(from_tokens(network.components(posterior, prior, guess), d), x)
             if others:  # without data a posterior is its prior, so that it can be the next one
                 same = None if guess is None else prior
@@ -227,10 +262,10 @@ class DistributionTransformer(Amortizer):
 
     def _meta_prior(self, ground: Ground) -> MetaPrior:
         if self.meta_prior is None:
-            return around(Mixture(*(np.array(p, np.float32) for p in ground.own_prior)))
+            return around(ground.own_prior)
         given = self.meta_prior
         d, components = ground.own_prior.size, self.components
-        with single_precision():
+        with simulating():
             found = jax.eval_shape(given, jax.random.key(0))
         if not isinstance(found, Mixture) or found.means.shape != (components, d):
             shape = getattr(getattr(found, "means", None), "shape", None)
@@ -238,8 +273,7 @@ class DistributionTransformer(Amortizer):
                 f"meta_prior(key) gives a Mixture of {components} components in {d} dimensions, "
                 f"with means of shape {(components, d)}; got {type(found).__name__} with {shape}"
             )
-        shift = jnp.asarray(np.float32(-ground.location / ground.scale))
-        stretch = jnp.asarray(np.float32(1.0 / ground.scale))
+        shift, stretch = -ground.location / ground.scale, 1.0 / ground.scale
         return lambda key: moved(given(key), shift, stretch)
 
     # --------------------------------------------------------------------- range
@@ -248,38 +282,43 @@ class DistributionTransformer(Amortizer):
         self, trained: Trained, simulator: Simulator, ground: Ground, key: Array
     ) -> Familiar:
         """What summaries of data drawn in training are like."""
-        network, sizes = trained.network, row_sizes(simulator)
+        network, layout, sizes = trained.network, ground.layout, row_sizes(simulator)
 
-        def summary(key: Array, rows: int, below: int) -> Float[Array, "b w"]:
+        def drawn(key: Array, rows: int, below: int) -> Inputs:
             first, second = jax.random.split(key)
             _, inputs = jax.vmap(lambda k: simulator.draw(k, rows))(jax.random.split(first, 64))
-            if simulator.resizable:
-                inputs = shortened(inputs, ground.layout, second, rows, below)
-            return pooled(*network.memory(*ground.layout.features(inputs)))
+            inputs = inputs._replace(arrays=())
+            return shortened(inputs, layout, second, rows, below) if simulator.resizable else inputs
 
-        with single_precision():
-            run = jax.jit(
-                lambda keys, *size: jax.lax.map(lambda k: summary(k, *size), keys),
-                static_argnums=(1, 2),
-            )
-            keys = np.array_split(jax.random.split(key, _FAMILIAR // 64), len(sizes))
-            parts = [run(k, *size) for k, size in zip(keys, sizes, strict=True)]
-            found = np.concatenate([np.asarray(part, float) for part in parts])
+        def summary(inputs: Inputs) -> Float[Array, "b w"]:
+            return pooled(*network.memory(*layout.features(inputs)))
+
+        draw, summarise = jax.jit(drawn, static_argnums=(1, 2)), jax.jit(summary)
+        parts = []
+        for number, batch_key in enumerate(jax.random.split(key, _FAMILIAR // 64)):
+            size = sizes[number * len(sizes) * 64 // _FAMILIAR]
+            with simulating():
+                inputs = draw(batch_key, *size)
+            with single_precision():
+                parts.append(np.asarray(summarise(inputs), float))
+        found = np.stack(parts)
         found = found.reshape(-1, found.shape[-1])
         # Of all sizes are those that the mean is of, and those that the limit is of.
         found = np.concatenate([found[::2], found[1::2]])
         return Familiar.of(found[np.isfinite(found).all(axis=1)])
 
 
-def _finite(prior: Array, x: Array, inputs: Inputs) -> Array:
+def _finite(batch: _Batch) -> Array:
     """Which data sets are finite throughout."""
-    parts = [prior, x, *inputs.tables, inputs.extra]
-    each = [jnp.isfinite(p).reshape(p.shape[0], -1).all(-1) for p in parts]
+    parts = [batch.prior, batch.x, *batch.inputs.tables, batch.inputs.extra]
+    parts += [] if batch.guess is None else [batch.guess]
+    # Also what would overflow in single precision.
+    each = [(jnp.abs(p) < _OVERFLOW).reshape(p.shape[0], -1).all(-1) for p in parts]
     return jnp.stack(each).all(0)
 
 
-def _blanked(values: Any, fine: Array) -> Any:
-    """The values with zeros for data sets that are not finite."""
+def _blanked(batch: _Batch, fine: Array) -> _Batch:
+    """The batch with zeros for data sets that are not finite."""
     return jax.tree.map(
-        lambda v: jnp.where(fine.reshape(-1, *(1,) * (v.ndim - 1)), v, jnp.zeros_like(v)), values
+        lambda v: jnp.where(fine.reshape(-1, *(1,) * (v.ndim - 1)), v, jnp.zeros_like(v)), batch
     )

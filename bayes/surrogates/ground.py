@@ -54,7 +54,7 @@ class Ground:
     location: Float[np.ndarray, " d"]
     scale: Float[np.ndarray, " d"]
     own_prior: Mixture
-    _verified: dict[Any, str | None] = dataclasses.field(default_factory=dict, repr=False)
+    _verified: set[Any] = dataclasses.field(default_factory=set, repr=False)
 
     @classmethod
     def of(cls, simulator: Simulator, key: Array, components: int) -> Ground:
@@ -90,7 +90,7 @@ class Ground:
         """A mixture on the flat unconstrained space, in the network's coordinates."""
         with double_precision():
             found = moved(mixture, -self.location / self.scale, 1.0 / self.scale)
-            return Mixture(*(np.asarray(part, np.float32) for part in found))
+            return Mixture(*map(np.asarray, found))
 
     def unscaled(self, mixture: Mixture) -> Mixture:
         """A mixture in the network's coordinates, on the flat unconstrained space."""
@@ -111,10 +111,10 @@ class Ground:
         own = self.reference.arrays
         given = {n: problem.data.arrays[n] for n in own if n in problem.data.arrays}
         given |= {self.observed[site]: value for site, value in values.items()}
-        return padded(found, sizes)._replace(arrays=self._padded_arrays(given, sizes))
+        return padded(found, sizes)._replace(arrays=self.with_rows(given, sizes))
 
-    def _padded_arrays(self, arrays: dict[str, Any], sizes: tuple[int, ...]) -> dict[str, Any]:
-        """Array arguments with the last row repeated, where rows may be added."""
+    def with_rows(self, arrays: dict[str, Any], sizes: tuple[int, ...]) -> dict[str, Any]:
+        """Array arguments with so many rows by source, the last repeated, where rows may vary."""
         resizable = [i for i, s in enumerate(self.layout.sources) if s.resizable]
         if not resizable:
             return arrays
@@ -136,15 +136,14 @@ class Ground:
     def update(self, prior: Mixture, inputs: Inputs) -> Mixture:
         """A prior of one data set, in the network's coordinates, updated by the likelihood's slope.
 
-        It is computed within a network's compiled functions; see :func:`linearised`.
+        It is computed in double precision, within compiled functions; see :func:`linearised`.
         """
-        location = jnp.asarray(np.float32(self.location))
-        scale = jnp.asarray(np.float32(self.scale))
 
         def likelihood(x: Array) -> Array:
-            position = location + scale * x
+            position: Any = self.location + self.scale * x
             program, layout = self.reference.program, self.layout
-            return log_likelihood(program, layout, position, inputs.arrays, inputs.counts)
+            counts = jnp.asarray(inputs.counts)
+            return log_likelihood(program, layout, position, inputs.arrays, counts)
 
         return linearised(prior, likelihood)
 
@@ -170,7 +169,7 @@ class Ground:
             if name in statics and statics[name] != value:
                 found.append(f"'{name}' is {value!r}; in training it was {statics[name]!r}")
         for name, value in self.constants.items():
-            given = leaves.get(name)
+            given: Any = leaves.get(name)
             same = np.shape(given) == value.shape and np.allclose(
                 np.asarray(given, float), np.asarray(value, float), rtol=1e-5, atol=1e-8
             )
@@ -248,17 +247,16 @@ class Ground:
 
     def _compare(self, model: Model) -> None:
         """Compare densities at the reference data, once for every program."""
-        try:
-            known = model.fn in self._verified
-        except TypeError:  # it has no hash
-            known = False
-        difference = self._verified[model.fn] if known else self._difference(model)
+        kept = _has_hash(model.fn)
+        if kept and model.fn in self._verified:
+            return
+        difference = self._difference(model)
         if difference is not None:
             raise UnsupportedModelError(
                 f"{model.name} is not the program that the surrogate was trained for: {difference}"
             )
-        if not known:
-            self._verified[model.fn] = None
+        if kept:
+            self._verified.add(model.fn)
 
     def _difference(self, model: Model) -> str | None:
         bound = model.replace(reparam=self.reference.model.reparam)
@@ -272,6 +270,14 @@ def _padded_size(rows: int, largest: int) -> int:
     """The next power of two, or the size of training where that is smaller."""
     size = 1 << max(0, rows - 1).bit_length()
     return min(size, largest) if rows <= largest else size
+
+
+def _has_hash(value: Any) -> bool:
+    try:
+        hash(value)
+    except TypeError:
+        return False
+    return True
 
 
 def _named(latents: Any) -> str:

@@ -116,11 +116,12 @@ class Layout:
 
     def features(self, inputs: Inputs) -> tuple[tuple[Rows, ...], Float[Array, "b e"]]:
         """What a network is given, for a batch."""
+        counts = jnp.asarray(inputs.counts)
         rows = tuple(
-            source.read(table, inputs.counts[:, i])
+            source.read(jnp.asarray(table), counts[:, i])
             for i, (source, table) in enumerate(zip(self.sources, inputs.tables, strict=True))
         )
-        return rows, self.extra_columns.read(inputs.extra)
+        return rows, self.extra_columns.read(jnp.asarray(inputs.extra))
 
     def inputs(
         self,

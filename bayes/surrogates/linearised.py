@@ -73,9 +73,10 @@ def linearised(prior: Mixture, likelihood: Callable[[Array], Array]) -> Mixture:
         Of k components; where derivatives are not finite, that of the prior.
     """
     slope = jax.grad(likelihood)
-    value = jax.vmap(likelihood)(prior.means)
-    gradient = jax.vmap(slope)(prior.means)
-    curvature = -jax.vmap(jax.jacfwd(slope))(prior.means)
+    means = jnp.asarray(prior.means)
+    value = jax.vmap(likelihood)(means)
+    gradient = jax.vmap(slope)(means)
+    curvature = -jax.vmap(jax.jacfwd(slope))(means)
     fine = (
         jnp.isfinite(value) & jnp.isfinite(gradient).all(-1) & jnp.isfinite(curvature).all((1, 2))
     )

@@ -55,10 +55,10 @@ def _moved(own: Mixture, numbers: Array, far: Array) -> Mixture:
     log_scale = jnp.clip(0.7 * numbers[1, :d], -2.0, 0.7)
     scale = jnp.exp(log_scale)
     return Mixture(
-        jnp.asarray(own.log_weights, jnp.float32),
-        jnp.asarray(own.means * scale + shift, jnp.float32),
-        jnp.asarray(own.log_scales + log_scale, jnp.float32),
-        jnp.asarray(own.coefficients * (scale[:, None] / scale), jnp.float32),
+        jnp.asarray(own.log_weights),
+        jnp.asarray(own.means * scale + shift),
+        jnp.asarray(own.log_scales + log_scale),
+        jnp.asarray(own.coefficients * (scale[:, None] / scale)),
     )
 
 

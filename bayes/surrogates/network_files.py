@@ -11,9 +11,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from bayes.errors import FileError
+from bayes.precision import single_precision
 from bayes.surrogates.layout import leaves_of, with_leaves
 from bayes.surrogates.network import Network, Sizes
-from bayes.surrogates.simulator import single_precision
 
 __all__ = ["arrays_of", "network_of", "require_arrays", "sizes_of"]
 

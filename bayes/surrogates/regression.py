@@ -111,7 +111,7 @@ def tempered(
 
     def at(power: float) -> np.ndarray:
         both = logs + power * log_ratios
-        return np.exp(both - logsumexp(both))
+        return np.exp(both - np.asarray(logsumexp(both)))
 
     wanted = min(least, 0.5 * effective(weights))
     if effective(at(1.0)) >= wanted:

@@ -22,7 +22,7 @@ __all__ = ["PRIOR_DRAWS", "Rewritten", "RuntimePrior", "digest_of_numbers", "is_
 
 ARGUMENT = "runtime_prior"
 """Argument of the rewritten program that brings the prior's numbers."""
-PRIOR_DRAWS = 4096
+PRIOR_DRAWS = 16384
 """Draws that the mixture which stands for a prior is fitted to."""
 
 

@@ -14,12 +14,13 @@ from jaxtyping import Array
 from bayes.checkpoint import Checkpoint
 from bayes.errors import SettingsError
 from bayes.inference.settings import require_whole
+from bayes.precision import single_precision
 from bayes.surrogates.amortizer import Amortizer
 from bayes.surrogates.bank_drawing import Source, distance_limit, draw_bank, summary_scales
 from bayes.surrogates.bank_network import SummaryNetwork
-from bayes.surrogates.bank_summaries import losses_of, require_vector, sizes_of
+from bayes.surrogates.bank_summaries import lessons_of, require_vector, sizes_of
 from bayes.surrogates.ground import Ground
-from bayes.surrogates.simulator import Simulator, single_precision
+from bayes.surrogates.simulator import Simulator
 from bayes.surrogates.trained_bank import TrainedBank, fewest_neighbours
 from bayes.surrogates.training import Schedule, Trained, train
 
@@ -112,10 +113,10 @@ class SimulationBank(Amortizer):
         trained = None
         if self.summaries is None:
             with single_precision():
-                network, losses = SummaryNetwork(weights, sizes), losses_of(simulator, ground)
+                network = SummaryNetwork(weights, sizes)
             trained = train(
                 network,
-                losses,
+                lessons_of(simulator, ground),
                 Schedule(self.steps, self.learning_rate),
                 run,
                 budget=None if budget is None else _LEARNING * budget,

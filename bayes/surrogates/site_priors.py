@@ -153,7 +153,7 @@ class SitePriors(RuntimePrior):
                 _require_same_space(name, _fitted_to(name, prior, site), site)
 
     def mixture(self, problem: Problem, components: int) -> Mixture:
-        """The prior as a mixture, fitted to 4096 draws of it; see :class:`RuntimePrior`.
+        """The prior as a mixture, fitted to 16384 draws of it; see :class:`RuntimePrior`.
 
         It is kept for other data whose arrays that the prior is made of are the same.
         """

@@ -45,6 +45,7 @@ ROUTES = ("ladder", "raw")
 _FIRST_STREAM, _SECOND_STREAM = 2, 3
 _HOPELESS = 10.0
 """Effective draws, besides the number of unknowns, below which weights tell no covariance."""
+_DRAWS_A_COMPONENT, _FEWEST_A_ROUND, _MOST_A_ROUND = 250, 1000, 5000
 _SPARE = 1.5
 """Effective draws to aim at, as a multiple of the fewest that are resampled."""
 _ADVICE = "the network extrapolates; route='ladder' corrects it, or method='nuts'"
@@ -78,6 +79,7 @@ class Surrogate(AdaptedMixture):
     """
 
     learned: ClassVar[bool] = True
+    rounds: ClassVar[int] = 16
 
     route: str = "ladder"
     prior: RuntimePrior | None = None
@@ -211,6 +213,7 @@ class Surrogate(AdaptedMixture):
             **self.blank(problem, words),
             **found,
             "matched": found,
+            "own": found,
             "stage": np.asarray(ADAPT if self.route == "ladder" else SETTLED),
             "proposal": np.frombuffer(json.dumps(said).encode(), np.uint8),
         }
@@ -218,7 +221,10 @@ class Surrogate(AdaptedMixture):
     def improve(self, problem: Problem, state: State) -> tuple[State, Float[np.ndarray, " n"]]:
         """Go on with the present rung."""
         if int(state["stage"]) == ADAPT:
-            return self.adapt(problem, state)
+            new, heights = self.adapt(problem, state)
+            if self.settled(problem, new) and not bool(new["trusted"]):
+                new |= state["own"]  # chains are to start wherever the network saw mass
+            return new, heights
         # From the network's own largest component; rounds and their random numbers begin anew.
         new, heights = self.match(problem, {**state, **state["matched"]}, far=True)
         anew = {"iteration": np.asarray(0), "stream": np.asarray(_SECOND_STREAM)}
@@ -232,6 +238,13 @@ class Surrogate(AdaptedMixture):
             return ADAPT
         hopeless = int(state["iteration"]) == 1 and ess < _HOPELESS + problem.size
         return MATCH if hopeless or last else ADAPT
+
+    def draws_a_round(self, problem: Problem, components: int) -> int:
+        """As many as tell the weights and covariances of a network's many components."""
+        most = max(_FEWEST_A_ROUND, self._block(problem))
+        return int(
+            np.clip(_DRAWS_A_COMPONENT * components, _FEWEST_A_ROUND, min(most, _MOST_A_ROUND))
+        )
 
     def candidates_for(self, count: int, ess: float) -> int:
         """Enough of them to be resampled, however few draws are handed out."""

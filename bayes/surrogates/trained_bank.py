@@ -15,7 +15,7 @@ from jaxtyping import Array, Float, Int
 
 from bayes.errors import DataError, FileError, SettingsError
 from bayes.inference.settings import require_whole
-from bayes.precision import double_precision
+from bayes.precision import double_precision, simulating, single_precision
 from bayes.problem import Problem
 from bayes.surrogates.bank_files import (
     BANK_ARRAYS,
@@ -38,7 +38,6 @@ from bayes.surrogates.regression import (
     nearest,
     tempered,
 )
-from bayes.surrogates.simulator import single_precision
 from bayes.surrogates.surrogate import Proposal, Surrogate
 
 __all__ = ["TrainedBank", "fewest_neighbours"]
@@ -77,7 +76,7 @@ class TrainedBank(Surrogate):
     network : SummaryNetwork, optional
         What computes learned summaries.
     sizes : SummarySizes, optional
-        SummarySizes of that.
+        Sizes of that.
     given : callable, optional
         The user's own summaries.
     """
@@ -174,8 +173,9 @@ class TrainedBank(Surrogate):
 
     def _queries(self, inputs: Inputs) -> Float[np.ndarray, "b s"]:
         """Summaries of a batch of data, as those of the bank are scaled."""
-        with single_precision():
-            batch = Inputs(*jax.tree.map(jnp.asarray, tuple(inputs)))
+        # What a user gave may have captured arrays, as a program may: in double precision.
+        with simulating() if self.network is None else single_precision():
+            batch = Inputs(*jax.tree.map(jnp.asarray, tuple(inputs._replace(arrays=()))))
             if self.network is not None:
                 found = _learned(self.network, self.ground.layout, batch)
             else:
@@ -222,12 +222,8 @@ class TrainedBank(Surrogate):
 
     def settings(self) -> dict[str, Any]:
         """What can be set after the training, and a digest of what was learned."""
-        known = {
-            "draws": self.draws,
-            "route": self.route,
-            "neighbours": self.neighbours,
-            "trained": self._digest,
-        }
+        known = {name: getattr(self, name) for name in ("draws", "route", "neighbours")}
+        known["trained"] = self._digest
         return known if self.prior is None else {**known, "prior": self.prior.describe()}
 
     @functools.cached_property
@@ -254,9 +250,7 @@ class TrainedBank(Surrogate):
                 "this bank has summaries that were given as a function, which cannot be saved: "
                 "train it with learned ones, SimulationBank(summaries=None)"
             )
-        arrays = {name: getattr(self, name) for name in BANK_ARRAYS} | arrays_of_network(
-            self.network
-        )
+        arrays = {name: getattr(self, name) for name in BANK_ARRAYS} | self._weights
         values = {
             "sizes": self.sizes._asdict(),
             "neighbours": self.neighbours,

@@ -15,16 +15,15 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from bayes.errors import SettingsError
-from bayes.precision import double_precision
+from bayes.precision import double_precision, simulating, single_precision
 from bayes.problem import Problem
 from bayes.surrogates.batch import BatchPosterior, batch_inputs
 from bayes.surrogates.ground import Ground
-from bayes.surrogates.layout import Inputs
+from bayes.surrogates.layout import Inputs, Layout
 from bayes.surrogates.mixtures import Mixture, from_tokens, to_tokens, token_size
 from bayes.surrogates.network import Network, Sizes, pooled
 from bayes.surrogates.network_files import arrays_of, network_of, require_arrays, sizes_of
 from bayes.surrogates.priors import RuntimePrior
-from bayes.surrogates.simulator import single_precision
 from bayes.surrogates.surrogate import Proposal, Surrogate
 
 __all__ = ["Familiar", "TrainedTransformer"]
@@ -211,7 +210,8 @@ class TrainedTransformer(Surrogate):
         ----------
         data : mapping
             Arguments by name, each array with a leading dimension of data sets; arguments that did
-            not vary in training may be left out.
+            not vary in training may be left out. Of a program that does not run without what it
+            observes, the values of its observed sites, by the sites' names.
         prior : Mixture, optional
             Another prior on the flat unconstrained space, of as many components as the network
             has; with a leading dimension one for each data set.
@@ -250,33 +250,44 @@ class TrainedTransformer(Surrogate):
 
     @functools.cached_property
     def _own_tokens(self) -> Float[np.ndarray, "k t"]:
-        with single_precision():
-            own = Mixture(*(np.asarray(p, np.float32) for p in self.ground.own_prior))
-            return np.asarray(to_tokens(own))
+        with double_precision():
+            return np.asarray(to_tokens(self.ground.own_prior))
 
     def _tokens_of(self, prior: Mixture) -> Float[np.ndarray, "*lead k t"]:
-        scaled = self.ground.scaled(prior)
-        with single_precision():
-            return np.asarray(to_tokens(scaled))
+        with double_precision():
+            return np.asarray(to_tokens(self.ground.scaled(prior)))
 
     def _forward(self, prior: np.ndarray, inputs: Inputs) -> tuple[np.ndarray, np.ndarray]:
+        prior = np.asarray(prior, float)
+        guess = None
+        if self.sizes.informed:
+            with simulating():
+                guess = np.asarray(_guess(self.ground, jnp.asarray(prior), inputs), np.float32)
+        plain = inputs._replace(arrays=())
         with single_precision():
-            tokens, summary = _forward(
-                self.network, self.ground, self.sizes.informed, prior, inputs
-            )
+            given = jnp.asarray(prior.astype(np.float32))
+            first = None if guess is None else jnp.asarray(guess)
+            tokens, summary = _answer(self.network, self.ground.layout, given, first, plain)
             return np.asarray(tokens), np.asarray(summary)
 
 
 @eqx.filter_jit
-def _forward(
-    network: Network, ground: Ground, informed: bool, prior: Array, inputs: Inputs
+def _answer(
+    network: Network,
+    layout: Layout,
+    prior: Float[Array, "b k t"],
+    guess: Float[Array, "b k t"] | None,
+    inputs: Inputs,
 ) -> tuple[Float[Array, "b k t"], Float[Array, "b w"]]:
     inputs = Inputs(*jax.tree.map(jnp.asarray, tuple(inputs)))
-    prior = jnp.asarray(prior)
-    guess = first_guess(ground, prior, inputs) if informed else None
-    memory, there = network.memory(*ground.layout.features(inputs))
+    memory, there = network.memory(*layout.features(inputs))
     tokens = network.condition(network.embed(prior, guess), memory, there)
     return network.components(tokens, prior, guess), pooled(memory, there)
+
+
+@eqx.filter_jit
+def _guess(ground: Ground, prior: Float[Array, "b k t"], inputs: Inputs) -> Array:
+    return first_guess(ground, prior, inputs)
 
 
 def first_guess(
@@ -288,7 +299,7 @@ def first_guess(
     def one(tokens: Array, inputs: Inputs) -> Array:
         return to_tokens(ground.update(from_tokens(tokens, d), inputs))
 
-    return jax.lax.stop_gradient(jax.vmap(one)(prior, inputs))
+    return jax.vmap(one)(prior, Inputs(*jax.tree.map(jnp.asarray, tuple(inputs))))
 
 
 def from_numpy(tokens: np.ndarray, d: int) -> Mixture:

@@ -19,12 +19,25 @@ from jaxtyping import Array
 from bayes.checkpoint import Checkpoint
 from bayes.driver import Stop
 from bayes.errors import NoDrawsError
-from bayes.surrogates.simulator import single_precision
+from bayes.precision import simulating, single_precision
 
-__all__ = ["Schedule", "Trained", "train"]
+__all__ = ["Lesson", "Schedule", "Trained", "train"]
 
-Loss = Callable[[Any, Array], Array]
-"""From a network and a key to the mean loss of a batch of fresh simulations."""
+
+class Lesson(NamedTuple):
+    """What a network is taught, batch by batch.
+
+    Parameters
+    ----------
+    draw : callable
+        From a key to a batch of fresh simulations, a pytree of arrays; in double precision.
+    loss : callable
+        From a network and such a batch to its mean loss; in single precision.
+    """
+
+    draw: Callable[[Array], Any]
+    loss: Callable[[Any, Any], Array]
+
 
 _BLOCK = 20
 """Steps between looks at the clock."""
@@ -83,7 +96,7 @@ class Trained(NamedTuple):
 
 def train(
     network: Any,
-    losses: Sequence[Loss],
+    lessons: Sequence[Lesson],
     schedule: Schedule,
     key: Array,
     *,
@@ -92,14 +105,14 @@ def train(
     progress: bool | None = None,
     name: str = "amortize",
 ) -> Trained:
-    """Train a network on simulations that are drawn in the compiled step.
+    """Train a network on simulations that are drawn by compiled functions, block by block.
 
     Parameters
     ----------
     network : equinox.Module
         With its first weights.
-    losses : sequence of callable
-        Losses for batches of different shapes, taken in turn.
+    lessons : sequence of Lesson
+        For batches of different shapes, taken in turn.
     schedule : Schedule
         Steps and their size.
     key : key
@@ -128,7 +141,7 @@ def train(
         optax.chain(optax.clip_by_global_norm(1.0), optax.scale_by_adam(b2=0.98)), 10**6
     )
     with single_precision():
-        blocks = [_compiled(loss, static, optimizer, schedule.average) for loss in losses]
+        blocks = [_compiled(lesson, static, optimizer, schedule.average) for lesson in lessons]
         state = {
             "weights": weights,
             "averaged": weights,
@@ -219,23 +232,26 @@ def _run(
     return state, trace, interrupted
 
 
-def _compiled(loss: Loss, static: Any, optimizer: Any, decay: float) -> Callable:
-    """Steps of the optimizer as one compiled function."""
+def _compiled(lesson: Lesson, static: Any, optimizer: Any, decay: float) -> Callable:
+    """Steps of the optimizer as compiled functions: one draws all batches, one learns from them."""
 
-    def objective(weights: Any, key: Array) -> Array:
-        return loss(eqx.combine(weights, static), key)
+    def objective(weights: Any, batch: Any) -> Array:
+        return lesson.loss(eqx.combine(weights, static), batch)
 
-    def block(
-        weights: Any, averaged: Any, inner: Any, words: Array, first: Array, rates: Array
-    ) -> tuple[Any, Any, Any, Array]:
+    @jax.jit
+    def drawn(words: Array, first: Array) -> Any:
         key = jax.random.wrap_key_data(words)
+        keys = jax.vmap(lambda n: jax.random.fold_in(key, n))(first + jnp.arange(_BLOCK))
+        return jax.tree.map(_narrow, jax.lax.map(lesson.draw, keys))
 
+    @jax.jit
+    def learned(
+        weights: Any, averaged: Any, inner: Any, batches: Any, first: Array, rates: Array
+    ) -> tuple[Any, Any, Any, Array]:
         def step(carry: Any, given: Any) -> tuple[Any, Array]:
             weights, averaged, inner = carry
-            number, rate = given
-            value, gradient = jax.value_and_grad(objective)(
-                weights, jax.random.fold_in(key, number)
-            )
+            number, rate, batch = given
+            value, gradient = jax.value_and_grad(objective)(weights, batch)
             change, inner = optimizer.update(gradient, inner)
             weights = jax.tree.map(lambda w, c: w - rate * c, weights, change)
             # The average forgets the first weights quickly.
@@ -244,10 +260,24 @@ def _compiled(loss: Loss, static: Any, optimizer: Any, decay: float) -> Callable
             return (weights, averaged, inner), value
 
         numbers = first + jnp.arange(_BLOCK)
-        carry, values = jax.lax.scan(step, (weights, averaged, inner), (numbers, rates))
+        carry, values = jax.lax.scan(step, (weights, averaged, inner), (numbers, rates, batches))
         return *carry, jnp.nanmean(values)
 
-    return jax.jit(block)
+    def block(
+        weights: Any, averaged: Any, inner: Any, words: Any, first: int, rates: Array
+    ) -> tuple[Any, Any, Any, Array]:
+        with simulating():
+            batches = drawn(np.asarray(words), np.asarray(first))
+        return learned(weights, averaged, inner, batches, first, rates)
+
+    return block
+
+
+def _narrow(value: Array) -> Array:
+    """Numbers as a network takes them."""
+    if jnp.issubdtype(value.dtype, jnp.floating):
+        return value.astype(jnp.float32)
+    return value.astype(jnp.int32) if jnp.issubdtype(value.dtype, jnp.integer) else value
 
 
 def _line(wanted: bool | None, name: str, steps: int) -> Any:

@@ -11,11 +11,12 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from bayes.errors import NoDrawsError
+from bayes.precision import simulating
 from bayes.surrogates.global_checks import GlobalChecks, judge_simulations
 from bayes.surrogates.layout import Inputs
 from bayes.surrogates.mixtures import Mixture, log_prob, sample
 from bayes.surrogates.row_sizes import row_sizes
-from bayes.surrogates.simulator import Simulator, single_precision
+from bayes.surrogates.simulator import Simulator
 
 __all__ = ["validate"]
 
@@ -67,7 +68,7 @@ def validate(simulator: Simulator, mixtures: Mixtures, key: Array) -> GlobalChec
         count = int(np.clip(_SIMULATIONS // len(sizes), _FEWEST, max(most, _FEWEST)))
         parts.append(_judged(simulator, mixtures, jax.random.fold_in(key, number), rows, count))
     joined = _Judged(*(np.concatenate(values) for values in zip(*parts, strict=True)))
-    # Simulations may overflow in single precision; draws that do are for the judge to refuse.
+    # Simulations may overflow; draws that do are for the judge to refuse.
     drawn = (joined.truth, joined.log_prior, joined.likelihood)
     fine = np.all([np.isfinite(v).reshape(len(v), -1).all(axis=1) for v in drawn], axis=0)
     if fine.sum() < _FEWEST:
@@ -88,12 +89,11 @@ def validate(simulator: Simulator, mixtures: Mixtures, key: Array) -> GlobalChec
 
 def _judged(simulator: Simulator, mixtures: Mixtures, key: Array, rows: int, count: int) -> _Judged:
     first, second = jax.random.split(key)
-    with single_precision():
-        drawn = jax.jit(jax.vmap(lambda k: simulator.draw_whole(k, rows)))(
-            jax.random.split(first, count)
-        )
+    with simulating():
+        draw = jax.jit(jax.vmap(lambda k: simulator.draw_whole(k, rows)))
+        drawn = draw(jax.random.split(first, count))
         found = mixtures(Inputs(*jax.tree.map(np.asarray, tuple(drawn.inputs))))
-        mixture = Mixture(*(jnp.asarray(part, jnp.float32) for part in found))
+        mixture = Mixture(*map(jnp.asarray, found))
         draws = jnp.swapaxes(jax.jit(sample, static_argnums=2)(mixture, second, _DRAWS), 0, 1)
         log_q = log_prob(mixture, drawn.position)
         # The truth is the first of the positions at which the likelihood is computed.
@@ -111,7 +111,7 @@ def _parts(simulator: Simulator, positions: Array, arrays: Any) -> tuple[Array, 
     def one(position: Array) -> tuple[Array, Array]:
         values = program.constrain(position, arrays)
         parts = program.site_log_probs({s.name: values[s.name] for s in program.latents}, arrays)
-        likelihood = sum(jnp.sum(parts[site]) for site in simulator.observed)
+        likelihood = jnp.asarray(sum(jnp.sum(parts[site]) for site in simulator.observed))
         return likelihood, program.log_density(position, arrays) - likelihood
 
     return jax.vmap(one)(positions)
