@@ -52,8 +52,9 @@ class AdaptedMixture(Approximation):
 
     Draws of a heavy-tailed version of a mixture of normals are weighted by the exact density. Where
     the weights are good, draws are resampled by them; where they are not, and there are no more
-    than 60 unknowns, the mixture moves to their weighted moments, up to eight times (surrogates: sixteen). Where that
-    does not help either, draws are those of the mixture before it was moved, and are not resampled.
+    than 60 unknowns, the mixture moves to their weighted moments, up to ``rounds`` times. Where
+    that does not help either, draws are those of the mixture before it was moved, and are not
+    resampled.
 
     A subclass gives the first mixture. Its state has the entries of :meth:`blank`.
 

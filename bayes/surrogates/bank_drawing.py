@@ -191,7 +191,8 @@ def _compiled(
             with single_precision():
                 summaries = summarise(network, inputs)
         with np.errstate(over="ignore"):  # what overflows is left out
-            return tuple(np.asarray(v).astype(np.float32) for v in (positions, summaries, prior))
+            found = [np.asarray(v).astype(np.float32) for v in (positions, summaries, prior)]
+        return found[0], found[1], found[2]
 
     return block
 
