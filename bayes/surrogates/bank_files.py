@@ -20,7 +20,6 @@ from bayes.surrogates.layout import leaves_of, with_leaves
 
 __all__ = [
     "BANK_ARRAYS",
-    "arrays_of_network",
     "digest_of",
     "network_of_arrays",
     "require_arrays",
@@ -29,11 +28,6 @@ __all__ = [
 
 BANK_ARRAYS = ("positions", "summaries", "log_prior", "centre", "spread")
 """Arrays of a bank besides the weights of its network."""
-
-
-def arrays_of_network(network: SummaryNetwork) -> dict[str, np.ndarray]:
-    """The network's weights by name."""
-    return {name: np.asarray(leaf) for name, leaf in leaves_of({"network": network}).items()}
 
 
 def digest_of(arrays: Mapping[str, np.ndarray]) -> str:

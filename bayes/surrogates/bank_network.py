@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from bayes.surrogates.network import Rows, _Block, _Encoder, _Norm, _Perceptron
+from bayes.surrogates.network import Rows, _Block, _Encoder, _Norm, _Perceptron, memory_of
 
 __all__ = ["SummaryNetwork", "SummarySizes"]
 
@@ -76,11 +76,8 @@ class SummaryNetwork(eqx.Module):
         self, sources: tuple[Rows, ...], extra: Float[Array, "b e"]
     ) -> Float[Array, "b d"]:
         """Predicted posterior means of a batch of data sets."""
-        read = [encoder(rows) for encoder, rows in zip(self.encoders, sources, strict=True)]
-        one = jnp.ones((extra.shape[0], 1), extra.dtype)
-        once = self.extra(jnp.concatenate([extra, one], -1))[:, None]
-        memory = self.memory_norm(jnp.concatenate([*(tokens for tokens, _ in read), once], 1))
-        there = jnp.concatenate([*(t for _, t in read), one.astype(bool)], 1)
+        tokens, there = memory_of(self.encoders, self.extra, sources, extra)
+        memory = self.memory_norm(tokens)
         x = jnp.broadcast_to(self.asked, (extra.shape[0], *self.asked.shape))
         for block in self.blocks:
             x = block(x, memory, there)

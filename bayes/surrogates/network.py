@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float
 
-__all__ = ["Network", "Rows", "Sizes", "pooled"]
+__all__ = ["Network", "Rows", "Sizes", "memory_of", "pooled"]
 
 _SHOWN_ROWS = 16
 """Rows up to which every one is a token; more are summarised by as many tokens."""
@@ -235,7 +235,7 @@ class Network(eqx.Module):
         self, prior: Float[Array, "b k t"], guess: Float[Array, "b k t"] | None
     ) -> Float[Array, "b k w"]:
         """Tokens of the components of priors, and of what they are updated to at first."""
-        given = prior if guess is None else jnp.concatenate([prior, _bent(guess - prior)], -1)
+        given = prior if guess is None else jnp.concatenate([prior, jnp.arcsinh(guess - prior)], -1)
         return self.enter(given) + self.marks
 
     def components(
@@ -255,11 +255,7 @@ class Network(eqx.Module):
         self, sources: tuple[Rows, ...], extra: Float[Array, "b e"]
     ) -> tuple[Float[Array, "b m w"], Bool[Array, "b m"]]:
         """What is known of the data: tokens, and which of them there are."""
-        read = [encoder(rows) for encoder, rows in zip(self.encoders, sources, strict=True)]
-        one = jnp.ones((extra.shape[0], 1), extra.dtype)
-        once = self.extra(jnp.concatenate([extra, one], -1))[:, None]
-        tokens = jnp.concatenate([*(tokens for tokens, _ in read), once], 1)
-        there = jnp.concatenate([*(t for _, t in read), jnp.ones((extra.shape[0], 1), bool)], 1)
+        tokens, there = memory_of(self.encoders, self.extra, sources, extra)
         return self.memory_norm(tokens), there
 
     def condition(
@@ -274,9 +270,18 @@ class Network(eqx.Module):
         return tokens
 
 
-def _bent(x: Array) -> Array:
-    """Large numbers made smaller."""
-    return jnp.arcsinh(x)
+def memory_of(
+    encoders: tuple[_Encoder, ...],
+    extra: _Perceptron,
+    sources: tuple[Rows, ...],
+    numbers: Float[Array, "b e"],
+) -> tuple[Float[Array, "b m w"], Bool[Array, "b m"]]:
+    """Tokens of the rows of all sources and one of what comes once; which of them there are."""
+    read = [encoder(rows) for encoder, rows in zip(encoders, sources, strict=True)]
+    one = jnp.ones((numbers.shape[0], 1), numbers.dtype)
+    once = extra(jnp.concatenate([numbers, one], -1))[:, None]
+    tokens = jnp.concatenate([*(tokens for tokens, _ in read), once], 1)
+    return tokens, jnp.concatenate([*(there for _, there in read), one.astype(bool)], 1)
 
 
 def pooled(memory: Float[Array, "b m w"], there: Bool[Array, "b m"]) -> Float[Array, "b w"]:

@@ -18,7 +18,7 @@ from bayes.surrogates.network import Network, Sizes
 __all__ = ["arrays_of", "network_of", "require_arrays", "sizes_of"]
 
 
-def arrays_of(network: Network) -> dict[str, np.ndarray]:
+def arrays_of(network: eqx.Module) -> dict[str, np.ndarray]:
     """The weights of a network by name."""
     return {name: np.asarray(leaf) for name, leaf in leaves_of({"network": network}).items()}
 

@@ -15,14 +15,14 @@ from bayes.data import Data
 from bayes.design import Design, warnings_of_data_ignored
 from bayes.errors import UnsupportedModelError
 from bayes.model import Model
-from bayes.precision import simulating, single_precision
+from bayes.precision import simulating
 from bayes.problem import Problem
 from bayes.reading import read_program
 from bayes.surrogates.laying_out import laid_out, measured
 from bayes.surrogates.layout import Inputs, Layout, leaves_of, with_leaves
 from bayes.surrogates.probing import Probed, require_amortizable
 
-__all__ = ["Pilot", "Simulator", "Whole", "single_precision"]
+__all__ = ["Pilot", "Simulator", "Whole"]
 
 _PILOT, _PILOT_NUMBERS = 2048, 2_000_000
 _SMOOTHING = 0.1

@@ -19,7 +19,6 @@ from bayes.precision import double_precision, simulating, single_precision
 from bayes.problem import Problem
 from bayes.surrogates.bank_files import (
     BANK_ARRAYS,
-    arrays_of_network,
     digest_of,
     network_of_arrays,
     require_arrays,
@@ -30,6 +29,7 @@ from bayes.surrogates.bank_summaries import given_summaries, learned_summaries
 from bayes.surrogates.ground import Ground
 from bayes.surrogates.layout import Inputs, Layout
 from bayes.surrogates.mixtures import Mixture, log_prob
+from bayes.surrogates.network_files import arrays_of
 from bayes.surrogates.regression import (
     Neighbours,
     effective,
@@ -233,7 +233,7 @@ class TrainedBank(Surrogate):
 
     @property
     def _weights(self) -> dict[str, np.ndarray]:
-        return {} if self.network is None else arrays_of_network(self.network)
+        return {} if self.network is None else arrays_of(self.network)
 
     # ---------------------------------------------------------------------- files
 
